@@ -1,0 +1,94 @@
+"""What a run says while it works: a bar per stage on a terminal, plain lines elsewhere, and a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TextIO
+
+
+class Verbosity(IntEnum):
+    """How much is said."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+Update = Callable[[float], None]
+
+
+@dataclass
+class Console:
+    """Stages, notes and warnings of one run.
+
+    Attributes
+    ----------
+    verbosity
+        Warnings are said always, but for `QUIET`; details in `VERBOSE` only. The log has all.
+    stream
+        Where progress goes; results go to standard output, so that they can be piped.
+    seconds
+        Wall seconds by stage, in order.
+    cpu_seconds
+        CPU seconds by stage.
+    lines
+        The log so far.
+    warnings
+        Every warning, for the report.
+    """
+
+    verbosity: Verbosity = Verbosity.NORMAL
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Update]:
+        """Time a stage; yields a function that takes the fraction done."""
+        wall, cpu = time.monotonic(), time.process_time()
+        if self.verbosity > Verbosity.QUIET and self.stream.isatty():
+            with self._bar(name) as update:
+                yield update
+        else:
+            yield lambda fraction: None
+        self.seconds[name] = time.monotonic() - wall
+        self.cpu_seconds[name] = time.process_time() - cpu
+        self._say(f"{name}: {self.seconds[name]:.1f} s", Verbosity.NORMAL)
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Update]:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+        terminal = Terminal(file=self.stream)
+        with Progress(*columns, console=terminal, transient=True) as progress:
+            task = progress.add_task(name, total=1.0)
+            yield lambda fraction: progress.update(task, completed=fraction)
+
+    def note(self, text: str) -> None:
+        """Say what was found."""
+        self._say(text, Verbosity.NORMAL)
+
+    def detail(self, text: str) -> None:
+        """Say what only the curious want to know."""
+        self._say(text, Verbosity.VERBOSE)
+
+    def warn(self, text: str) -> None:
+        """Say what the user should look at, and keep it for the report."""
+        self.warnings.append(text)
+        self._say(f"warning: {text}", Verbosity.NORMAL)
+
+    def _say(self, text: str, level: Verbosity) -> None:
+        line = f"[{time.monotonic() - self.started:6.1f} s] {text}"
+        self.lines.append(line)
+        if self.verbosity >= level:
+            print(line, file=self.stream, flush=True)

@@ -1,0 +1,103 @@
+"""The noising process r that the user chooses and the posterior learns to reverse.
+
+With u = y_0 and a_t in (0, 1), t = 1..T (Piriyakulkij, Wang & Kuleshov 2025, sec. 3.1; Ho et al. 2020):
+
+    r(y_t | y_{t-1})    = N( sqrt(1 - a_t) y_{t-1},  a_t I )
+    r(y_t | u)          = N( sqrt(abar_t) u,  (1 - abar_t) I ),        abar_t = prod_{s<=t} (1 - a_s)
+    r(y_{t-1} | y_t, u) = N( c_t u + d_t y_t,  v_t I )
+        c_t = sqrt(abar_{t-1}) a_t / (1 - abar_t)
+        d_t = sqrt(1 - a_t) (1 - abar_{t-1}) / (1 - abar_t)
+        v_t = a_t (1 - abar_{t-1}) / (1 - abar_t)
+
+The terminal signal-to-noise abar_T / (1 - abar_T) must be near 0 for every T on offer, else y_T
+still tells u and the chain does not start from noise. abar is therefore laid out in log-SNR for the
+T asked for, never cut out of a schedule made for another T.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ancestry_ddvi.errors import OptionError
+
+LOG_SNR_FIRST = 4.0
+LOG_SNR_LAST = -6.0
+"""Log signal-to-noise of y_1 and y_T: y_1 keeps sd .13 of noise, y_T keeps .0025 of the variance."""
+
+
+class NoiseSchedule(nn.Module):
+    """Variance-preserving noising in T steps, equally spaced in log-SNR.
+
+    Parameters
+    ----------
+    n_steps
+        T >= 1.
+
+    Raises
+    ------
+    OptionError
+        If T < 1.
+    """
+
+    alpha: Tensor
+    alpha_bar: Tensor
+
+    def __init__(self, n_steps: int) -> None:
+        super().__init__()
+        if n_steps < 1:
+            raise OptionError(f"the diffusion needs at least 1 step, not {n_steps}")
+        first = LOG_SNR_FIRST if n_steps > 1 else LOG_SNR_LAST
+        log_snr = torch.linspace(first, LOG_SNR_LAST, n_steps, dtype=torch.float64)
+        # abar_0 = 1 in front, so that index t means step t and 0 is the latent itself.
+        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(log_snr)])
+        alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 1 - alpha_bar[1:] / alpha_bar[:-1]])
+        self.register_buffer("alpha_bar", alpha_bar.float())
+        self.register_buffer("alpha", alpha.float())
+
+    @property
+    def n_steps(self) -> int:
+        """T."""
+        return len(self.alpha) - 1
+
+    @property
+    def terminal_snr(self) -> float:
+        """abar_T / (1 - abar_T): what y_T still tells of u."""
+        last = float(self.alpha_bar[-1])
+        return last / (1 - last)
+
+    def diffuse(self, u: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
+        """Draw y_t ~ r(y_t | u) given standard normal `noise`; u, noise (..., D)."""
+        alpha_bar = self._at(self.alpha_bar, t)
+        return alpha_bar.sqrt() * u + (1 - alpha_bar).sqrt() * noise
+
+    def log_step(self, y: Tensor, y_before: Tensor, t: int) -> Tensor:
+        """log r(y_t | y_{t-1}), summed over the last axis."""
+        alpha = self.alpha[t]
+        residual = y - (1 - alpha).sqrt() * y_before
+        return normal_log_prob(residual, alpha.log())
+
+    def coefficients(self, t: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """(c_t, d_t, v_t) of r(y_{t-1} | y_t, u); v_1 = 0, since y_0 = u."""
+        alpha, now = self._at(self.alpha, t), self._at(self.alpha_bar, t)
+        before = self._at(self.alpha_bar, t - 1)
+        scale = 1 / (1 - now)
+        return (
+            before.sqrt() * alpha * scale,
+            (1 - alpha).sqrt() * (1 - before) * scale,
+            alpha * (1 - before) * scale,
+        )
+
+    @staticmethod
+    def _at(values: Tensor, t: Tensor | int) -> Tensor:
+        """Values at step t, with a trailing axis to broadcast over D where t is a tensor."""
+        return values[t].unsqueeze(-1) if isinstance(t, Tensor) else values[t]
+
+
+def normal_log_prob(residual: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(residual; 0, exp(log_variance)), summed over the last axis."""
+    log_variance = log_variance.expand(residual.shape)
+    terms = residual**2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi)
+    return -0.5 * terms.sum(-1)

@@ -1,0 +1,79 @@
+"""The table that everything after the model reads: one row a sample, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Posterior summaries of every sample, in input order.
+
+    Attributes
+    ----------
+    frame
+        `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, then any label columns.
+    n_latent
+        D.
+    pcs
+        (n_samples, n_pcs) shrinkage-corrected principal components of the same samples, which the
+        GWAS covariate file carries beside the latents.
+    """
+
+    frame: pd.DataFrame
+    n_latent: int
+    pcs: np.ndarray
+
+    @classmethod
+    def from_draws(
+        cls,
+        draws: np.ndarray,
+        sample_id: np.ndarray,
+        cluster_probability: np.ndarray,
+        pcs: np.ndarray,
+    ) -> EmbeddingTable:
+        """Summarise posterior draws.
+
+        Parameters
+        ----------
+        draws
+            (n_draws, n_samples, n_latent) draws of q(z | x).
+        sample_id
+            (n_samples,) ids in input order.
+        cluster_probability
+            (n_samples, n_clusters) posterior probability of each prior component, averaged over
+            the draws.
+        pcs
+            (n_samples, n_pcs).
+        """
+        _, n_samples, n_latent = draws.shape
+        mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+        columns: dict[str, np.ndarray] = {"sample_id": sample_id}
+        columns |= {f"z{d + 1}": mean[:, d] for d in range(n_latent)}
+        columns |= {f"z{d + 1}_sd": sd[:, d] for d in range(n_latent)}
+        columns["cluster"] = cluster_probability.argmax(axis=1) + 1
+        columns["cluster_probability"] = cluster_probability.max(axis=1)
+        return cls(pd.DataFrame(columns), n_latent, np.asarray(pcs))
+
+    @property
+    def sample_id(self) -> np.ndarray:
+        """(n_samples,) ids in input order."""
+        return self.frame["sample_id"].to_numpy(dtype=str)
+
+    @property
+    def z(self) -> np.ndarray:
+        """(n_samples, n_latent) posterior means."""
+        return self.frame[[f"z{d + 1}" for d in range(self.n_latent)]].to_numpy(float)
+
+    @property
+    def z_sd(self) -> np.ndarray:
+        """(n_samples, n_latent) posterior standard deviations."""
+        return self.frame[[f"z{d + 1}_sd" for d in range(self.n_latent)]].to_numpy(float)
+
+    def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:
+        """Add label columns; `labels` has this table's sample ids as index, in the same order."""
+        joined = pd.concat([self.frame, labels.reset_index(drop=True)], axis=1)
+        return EmbeddingTable(joined, self.n_latent, self.pcs)

@@ -1,0 +1,43 @@
+"""Every error that is the user's to mend, as one tree.
+
+The command line turns an `InputError` into one line on standard error and exit code 2. Anything
+else that escapes is a fault of ours and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class AncestryDDVIError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class InputError(AncestryDDVIError):
+    """The input or the options are at fault: the message names file, place, value and remedy."""
+
+
+class GenotypeFileError(InputError):
+    """A genotype file cannot be read, or not be read safely."""
+
+
+class LabelFileError(InputError):
+    """A label table cannot be joined to the genotypes."""
+
+
+class NotEnoughDataError(InputError):
+    """Too few samples or usable variants for what was asked."""
+
+
+class OutputError(InputError):
+    """The output folder cannot be written, or holds something that would be lost."""
+
+
+class ModelFileError(InputError):
+    """A saved model is incomplete, altered, or of a format this version does not read."""
+
+
+class OptionError(InputError):
+    """An option's value cannot be used."""
+
+
+class TrainingDivergedError(InputError):
+    """The loss became non-finite: message names the step, the term and a remedy."""

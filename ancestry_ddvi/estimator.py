@@ -1,0 +1,97 @@
+"""A scikit-learn estimator over any matrix of continuous features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.training import TrainingConfig, train
+
+
+class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Embed the rows of a matrix with a diffusion posterior.
+
+    Parameters
+    ----------
+    n_latent
+        Axes of the embedding.
+    n_components
+        Components of the prior mixture.
+    n_draws
+        Posterior draws averaged by `transform`.
+    map_steps, posterior_steps
+        Optimiser steps of the two training phases.
+    random_state
+        Everything random follows from it.
+
+    Attributes
+    ----------
+    model_ : AncestryModel
+    history_ : History
+        Loss terms along training.
+    n_features_in_ : int
+    """
+
+    def __init__(
+        self,
+        n_latent: int = 2,
+        *,
+        n_components: int = 30,
+        n_draws: int = 200,
+        map_steps: int = TrainingConfig.map_steps,
+        posterior_steps: int = TrainingConfig.posterior_steps,
+        random_state: int = 0,
+    ) -> None:
+        self.n_latent = n_latent
+        self.n_components = n_components
+        self.n_draws = n_draws
+        self.map_steps = map_steps
+        self.posterior_steps = posterior_steps
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: None = None) -> DDVI:
+        """Train on (n_samples, n_features); columns are centred, their relative scale matters."""
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        self.mean_ = X.mean(axis=0)
+        scale = X.std(axis=0)
+        # A constant column has no scale of its own; any positive one leaves it at 0.
+        scale[scale == 0] = 1.0
+        config = ModelConfig(n_latent=self.n_latent, n_components=self.n_components)
+        self.model_ = AncestryModel(scale, config, self.random_state)
+        training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
+        self.history_ = train(
+            self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self.random_state
+        )
+        return self
+
+    def sample(self, X: Any, n_draws: int | None = None) -> np.ndarray:
+        """(n_draws, n_samples, n_latent) posterior draws."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.model_.sample_posterior(
+            X - self.mean_,
+            np.zeros(len(X)),
+            n_draws=n_draws or self.n_draws,
+            seed=self.random_state,
+        )
+
+    def transform(self, X: Any) -> np.ndarray:
+        """(n_samples, n_latent) posterior means."""
+        mean: np.ndarray = self.sample(X).mean(axis=0)
+        return mean
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(n_samples, n_components) probability of each prior component."""
+        return self.model_.membership(self.sample(X))
+
+    def score(self, X: Any, y: None = None) -> float:
+        """Mean evidence lower bound in nats; higher is better."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return float(
+            self.model_.elbo(X - self.mean_, np.zeros(len(X)), seed=self.random_state).mean()
+        )

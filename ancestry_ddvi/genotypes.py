@@ -1,0 +1,94 @@
+"""The genotype matrix that every reader returns and every later stage takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ancestry_ddvi.errors import GenotypeFileError
+
+MISSING = -1
+"""Dosage code of a genotype that was not called."""
+
+VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
+
+
+@dataclass(frozen=True)
+class GenotypeMatrix:
+    """Diploid allele counts of samples (rows) at variants (columns).
+
+    Attributes
+    ----------
+    dosage
+        (n_samples, n_variants) int8: 0, 1 or 2 copies of the counted (ALT) allele, -1 missing.
+    sample_id
+        (n_samples,) str, unique, in the order of the input.
+    variants
+        One row a variant: `contig` (str), `position` (1-based int64), `id`, `ref`, `alt`, in the
+        order of the input.
+    source
+        Where it came from: `path`, `format`, `sha256`.
+    left_out
+        How many records of the input were left out, by reason.
+
+    Raises
+    ------
+    GenotypeFileError
+        If shapes disagree or a sample id occurs twice.
+    """
+
+    dosage: np.ndarray
+    sample_id: np.ndarray
+    variants: pd.DataFrame
+    source: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.dosage.shape != (len(self.sample_id), len(self.variants)):
+            raise GenotypeFileError(
+                f"{self.name}: dosage has shape {self.dosage.shape}, but there are "
+                f"{len(self.sample_id)} sample ids and {len(self.variants)} variants"
+            )
+        if self.dosage.dtype != np.int8:
+            raise GenotypeFileError(f"{self.name}: dosage must be int8, not {self.dosage.dtype}")
+        missing_columns = [c for c in VARIANT_COLUMNS if c not in self.variants.columns]
+        if missing_columns:
+            raise GenotypeFileError(
+                f"{self.name}: the variant table has no column {', '.join(missing_columns)}"
+            )
+        ids = pd.Index(self.sample_id)
+        if ids.has_duplicates:
+            twice = ids[ids.duplicated()][0]
+            raise GenotypeFileError(
+                f"{self.name}: sample id {twice!r} occurs more than once; rename or drop the "
+                "duplicate, since results could not be told apart"
+            )
+
+    @property
+    def name(self) -> str:
+        """The input's path, for messages."""
+        return self.source.get("path", "<genotypes in memory>")
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return int(self.dosage.shape[0])
+
+    @property
+    def n_variants(self) -> int:
+        """Number of columns."""
+        return int(self.dosage.shape[1])
+
+    def select(
+        self, *, samples: np.ndarray | None = None, variants: np.ndarray | None = None
+    ) -> GenotypeMatrix:
+        """Keep some samples and/or variants (boolean masks or integer indices), in that order."""
+        dosage, sample_id, table = self.dosage, self.sample_id, self.variants
+        if samples is not None:
+            dosage, sample_id = dosage[samples], sample_id[samples]
+        if variants is not None:
+            dosage, table = dosage[:, variants], table.iloc[variants].reset_index(drop=True)
+        return GenotypeMatrix(dosage, sample_id, table, self.source, self.left_out)

@@ -1,0 +1,418 @@
+"""The whole story: genotypes to features to a model to draws to a table to files."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ancestry_ddvi import __version__
+from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
+from ancestry_ddvi.console import Console
+from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
+from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
+from ancestry_ddvi.outputs import new_folder
+from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor, Features
+from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
+
+LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel", "cyvcf2")
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """All settings of one embedding; the defaults are what the command line uses.
+
+    Attributes
+    ----------
+    features, model, training
+        Settings of the three parts.
+    n_draws
+        Posterior draws behind each row of the table.
+    holdout
+        Share of the samples that nothing is learnt from and that are placed like new ones.
+    seed
+        Everything random follows from it.
+    """
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    n_draws: int = N_DRAWS
+    holdout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise OptionError(f"--holdout must be at least 0 and below 1, not {self.holdout:g}")
+        if self.n_draws < 2:
+            raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
+        if not 0 <= self.seed < 2**31:
+            raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class FittedEmbedding:
+    """What `fit_embedding` returns.
+
+    Attributes
+    ----------
+    model
+        Places further samples; can be saved.
+    table
+        Embedding of all samples given.
+    features
+        The model's input for all samples.
+    trained_on
+        (n_samples,) bool: samples that something was learnt from.
+    history
+        Loss terms along training.
+    elbo
+        (n_samples,) evidence lower bound in nats.
+    """
+
+    model: EmbeddingModel
+    table: EmbeddingTable
+    features: Features
+    trained_on: np.ndarray
+    history: History
+    elbo: np.ndarray
+
+
+def fit_embedding(
+    genotypes: GenotypeMatrix,
+    config: EmbedConfig | None = None,
+    *,
+    console: Console | None = None,
+) -> FittedEmbedding:
+    """Learn features and model from the genotypes and embed every sample.
+
+    Parameters
+    ----------
+    genotypes
+        At least 20 samples.
+    config
+        Settings; defaults if not given.
+    console
+        Where progress goes; nowhere if not given.
+
+    Raises
+    ------
+    NotEnoughDataError
+        Too few samples or usable variants.
+    TrainingDivergedError
+        The loss became non-finite.
+    """
+    config = config or EmbedConfig()
+    console = console or Console(verbosity=0)  # type: ignore[arg-type]
+    extractor = FeatureExtractor(config.features)
+    train_mask = _training_mask(genotypes.n_samples, config)
+    with console.stage("learn features"):
+        features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
+    trained_on = extractor.trained_on
+    _say_features(console, genotypes, extractor, train_mask)
+    x, noise = features.x[trained_on], features.noise[trained_on]
+    model = AncestryModel(x.std(axis=0), config.model, config.seed)
+    with console.stage("train the model") as update:
+        history = train(
+            model, x, noise, extractor.unit, config.training, config.seed, progress=update
+        )
+    with console.stage("draw from the posterior"):
+        provenance = {
+            "version": __version__,
+            "input": dict(genotypes.source),
+            "n_training_samples": int(trained_on.sum()),
+            "n_variants": len(extractor.variants),
+            "seed": config.seed,
+            "config": asdict(config),
+        }
+        fitted = EmbeddingModel(extractor, model, provenance)
+        table = fitted.embed_features(
+            features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
+        )
+        elbo = model.elbo(features.x, features.noise, seed=config.seed)
+    return FittedEmbedding(fitted, table, features, trained_on, history, elbo)
+
+
+def _training_mask(n_samples: int, config: EmbedConfig) -> np.ndarray:
+    """(n_samples,) bool: a random share `holdout` is False."""
+    order = np.random.default_rng(config.seed).permutation(n_samples)
+    mask = np.ones(n_samples, dtype=bool)
+    mask[order[: round(config.holdout * n_samples)]] = False
+    return mask
+
+
+def _say_features(
+    console: Console, genotypes: GenotypeMatrix, extractor: FeatureExtractor, mask: np.ndarray
+) -> None:
+    for reason, n in extractor.funnel.items():
+        console.detail(f"variants taken by the filter {reason!r}: {n:,}")
+    low = genotypes.sample_id[mask & ~extractor.trained_on]
+    if len(low):
+        console.warn(
+            f"{len(low)} samples have a call rate below "
+            f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from "
+            f"({_some(low)})"
+        )
+
+
+def _some(ids: Any, n: int = 5) -> str:
+    """The first few ids, and how many more there are."""
+    shown = ", ".join(str(i) for i in list(ids)[:n])
+    return shown + (f", and {len(ids) - n:,} more" if len(ids) > n else "")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the command prints at its end."""
+
+    rows: tuple[tuple[str, str], ...]
+    headlines: tuple[Headline, ...]
+    out_dir: Path
+    files: tuple[str, ...]
+
+
+def embed_file(
+    path: Path,
+    *,
+    out_dir: Path,
+    labels_path: Path | None = None,
+    id_column: str | None = None,
+    model_path: Path | None = None,
+    config: EmbedConfig | None = None,
+    force: bool = False,
+    console: Console | None = None,
+    command: str = "",
+) -> RunSummary:
+    """Run the whole command: read, fit or load a model, embed, score, write.
+
+    The output folder appears whole at the end or not at all.
+
+    Parameters
+    ----------
+    path
+        Genotypes.
+    out_dir
+        Output folder; an earlier one of ours is replaced only with `force`.
+    labels_path, id_column
+        Label table and the column of its sample ids.
+    model_path
+        Place the samples with this model instead of learning one.
+    config
+        Settings.
+    console
+        Where progress goes.
+    command
+        The command line, for the provenance.
+
+    Raises
+    ------
+    InputError
+        Whatever is wrong with the input, the options or the output folder.
+    """
+    config = config or EmbedConfig()
+    console = console or Console(verbosity=0)  # type: ignore[arg-type]
+    with new_folder(out_dir, force=force) as folder:
+        fitted_model = load_model(model_path) if model_path else None
+        with console.stage("read genotypes") as update:
+            genotypes = read_genotypes(path, progress=update)
+        _say_genotypes(console, genotypes)
+        labels = _read_labels(console, labels_path, id_column, genotypes)
+        if fitted_model is None:
+            fitted = fit_embedding(genotypes, config, console=console)
+            model, table, held_out = fitted.model, fitted.table, ~fitted.trained_on
+            elbo, history = fitted.elbo, fitted.history
+        else:
+            model = fitted_model
+            with console.stage("place the samples"):
+                features = model.extractor.transform(genotypes)
+                table = model.embed_features(
+                    features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
+                )
+                elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
+            held_out, history = np.ones(genotypes.n_samples, dtype=bool), None
+        _warn_no_data(console, genotypes)
+        fine, coarse = _levels(labels)
+        if labels is not None:
+            table = table.with_labels(_without_clashes(labels.frame, table))
+        with console.stage("score the embedding"):
+            metrics = evaluate(
+                table,
+                population=fine,
+                superpopulation=coarse,
+                fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
+                seed=config.seed,
+                data=f"{path.name}: {genotypes.n_samples} samples, "
+                f"{len(model.extractor.variants)} variants",
+                held_out=held_out if held_out.any() else None,
+            )
+            metrics["model"] = _model_metrics(elbo, held_out, path.name, config)
+        run = _provenance(console, genotypes, model, config, history, labels, command)
+        with console.stage("write the report"):
+            report = write_report(
+                table,
+                folder,
+                population=fine,
+                superpopulation=coarse,
+                metrics=metrics,
+                run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
+                warnings=console.warnings,
+            )
+        model.save(folder / "model")
+        if report.covariates_left_out:
+            console.note(
+                "covariates.tsv leaves out constant or collinear columns: "
+                + ", ".join(report.covariates_left_out)
+            )
+        run |= {
+            "seconds": {k: round(v, 3) for k, v in console.seconds.items()},
+            "cpu_seconds": {k: round(v, 3) for k, v in console.cpu_seconds.items()},
+            "peak_memory_mb": _peak_memory_mb(),
+            "warnings": console.warnings,
+        }
+        (folder / "run.json").write_text(
+            json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (folder / "run.log").write_text("\n".join(console.lines) + "\n", encoding="utf-8")
+        files = tuple(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
+    return RunSummary(tuple(_summary_rows(run, table)), tuple(headline(metrics)), out_dir, files)
+
+
+def _say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:
+    console.note(f"{genotypes.n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
+    for reason, n in genotypes.left_out.items():
+        if n:
+            console.note(f"records left out, {reason}: {n:,}")
+
+
+def _read_labels(
+    console: Console, path: Path | None, id_column: str | None, genotypes: GenotypeMatrix
+) -> LabelTable | None:
+    if path is None:
+        return None
+    labels = read_labels(path, genotypes.sample_id, id_column)
+    if labels.missing:
+        console.warn(
+            f"{path}: no row for {len(labels.missing):,} of {genotypes.n_samples:,} samples "
+            f"({_some(labels.missing)}); they are embedded and left out of label metrics"
+        )
+    if labels.extra:
+        console.note(
+            f"{path}: {len(labels.extra):,} rows have no genotypes ({_some(labels.extra)})"
+        )
+    return labels
+
+
+def _levels(labels: LabelTable | None) -> tuple[pd.Series | None, pd.Series | None]:
+    """Population and superpopulation of each sample, where the table has them."""
+    if labels is None:
+        return None, None
+    fine, coarse = (
+        None if name is None else labels.frame[name].reset_index(drop=True)
+        for name in label_levels(labels)
+    )
+    return fine, coarse
+
+
+def _without_clashes(frame: pd.DataFrame, table: EmbeddingTable) -> pd.DataFrame:
+    """A label column named like one of ours would make two columns of one name."""
+    return frame.rename(
+        columns={c: f"label_{c}" for c in frame.columns if c in table.frame.columns}
+    )
+
+
+def _warn_no_data(console: Console, genotypes: GenotypeMatrix) -> None:
+    no_data = genotypes.sample_id[~(genotypes.dosage >= 0).any(axis=1)]
+    if len(no_data):
+        console.warn(
+            f"{len(no_data)} samples have no called genotype; their rows say nothing but the prior "
+            f"({_some(no_data)})"
+        )
+
+
+def _model_metrics(
+    elbo: np.ndarray, held_out: np.ndarray, data: str, config: EmbedConfig
+) -> dict[str, Any]:
+    """Evidence lower bound, of trained and of held-out samples apart."""
+    groups: dict[str, Any] = {
+        "scorer": "mean evidence lower bound of log p(x) in nats, 16 draws of the chain a sample",
+        "data": data,
+        "seed": config.seed,
+    }
+    for name, rows in (("elbo_in_sample", ~held_out), ("elbo_held_out", held_out)):
+        if rows.any():
+            groups[name] = float(elbo[rows].mean())
+            groups[f"n_{name.removeprefix('elbo_')}"] = int(rows.sum())
+    return groups
+
+
+def _provenance(
+    console: Console,
+    genotypes: GenotypeMatrix,
+    model: EmbeddingModel,
+    config: EmbedConfig,
+    history: History | None,
+    labels: LabelTable | None,
+    command: str,
+) -> dict[str, Any]:
+    """Everything a reader needs to run it again and to see what was left out where."""
+    return {
+        "version": __version__,
+        "command": command,
+        "seed": config.seed,
+        "input": dict(genotypes.source),
+        "labels": None if labels is None else labels.path,
+        "counts": {
+            "samples": genotypes.n_samples,
+            "samples trained on": 0 if history is None else model.provenance["n_training_samples"],
+            "samples without labels": None if labels is None else len(labels.missing),
+            "label rows without genotypes": None if labels is None else len(labels.extra),
+            "biallelic SNPs read": genotypes.n_variants,
+            "records left out": dict(genotypes.left_out),
+            "variants filtered": dict(model.extractor.funnel),
+            "variants used": len(model.extractor.variants),
+        },
+        "parameters": asdict(config),
+        "model": model.provenance,
+        "training": None if history is None else asdict(history),
+        "platform": {"python": platform.python_version(), "machine": platform.machine()},
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _summary_rows(run: dict[str, Any], table: EmbeddingTable) -> list[tuple[str, str]]:
+    counts = run["counts"]
+    rows = [
+        ("samples", f"{counts['samples']:,}"),
+        ("samples trained on", f"{counts['samples trained on']:,}"),
+        ("SNPs read", f"{counts['biallelic SNPs read']:,}"),
+    ]
+    left_out: Callable[[str], dict[str, int]] = lambda key: counts[key]  # noqa: E731
+    rows += [(f"  left out: {r}", f"{n:,}") for r, n in left_out("records left out").items() if n]
+    rows += [(f"  filtered: {r}", f"{n:,}") for r, n in left_out("variants filtered").items() if n]
+    rows += [
+        ("variants used", f"{counts['variants used']:,}"),
+        ("clusters", f"{table.frame['cluster'].nunique()}"),
+        ("seconds", f"{sum(run['seconds'].values()):.0f}"),
+        ("peak memory", f"{run['peak_memory_mb']:.0f} MB"),
+    ]
+    return rows

@@ -1,0 +1,374 @@
+"""Genotypes to features: filters, scaling and principal components, learnt once, applied anywhere.
+
+Symbols (shapes in samples n, variants m, components K):
+
+    p_j       frequency of the counted allele of variant j in the training samples
+    X_ij      (g_ij - 2 p_j) / sqrt(2 p_j (1 - p_j)), missing = 0      Patterson et al. 2006, eq. 3
+    A         X X' / m                                                 genetic relationships
+    l_k, v_k  leading eigenvalues and unit eigenvectors of A
+    W_jk      X' v_k / sqrt(m l_k)                                      loadings, unit columns
+    rho_k     1 - mean_i(A_ii) / l_k                                    shrinkage of note (1)
+    x_ik      sqrt(n l_k) v_ik rho_k, in units where RMS(x_k) = sqrt(l_k) rho_k
+
+(1) An eigenvector is fitted to the noise of the very samples it scores, so training scores spread
+further than scores of new samples from the same populations. The ratio, for an eigenvalue well
+above the noise floor mean(A_ii), is rho_k (the limit of strong spikes in Lee, Zou & Wright 2010,
+Ann. Stat. 38:3605); multiplying training scores by it puts both on one scale, and new samples need
+no correction. A component at the floor is noise, of variance n / m per unit of the floor in new
+samples, so rho_k is never less than sqrt(mean(A_ii) (n / m) / l_k), which gives it that spread.
+
+(2) A sample observed at a share 1 - f of the variants is placed by least squares on those it has.
+The estimate is unbiased but noisier: every component gains the variance
+
+    s^2 = (n / m) * mean_k[ (W_o' W_o)^-1 - I ]_kk    ~ (n / m) f / (1 - f)
+
+W_o being the rows of W observed. That s is returned beside x, so that missing genotypes make a
+sample less certain and not wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse.linalg import eigsh
+
+from ancestry_ddvi.errors import NotEnoughDataError, OptionError
+from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.preprocessing.filters import (
+    VariantCounts,
+    column_blocks,
+    filter_variants,
+    sample_call_rate,
+)
+from ancestry_ddvi.preprocessing.linkage import prune
+
+MIN_SAMPLES = 20
+"""Fewer samples than this do not define principal components worth the name."""
+
+RANK_TOLERANCE = 1e-3
+"""Eigenvalues below this share of the mean one are taken for 0 in single precision."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """How genotypes become features.
+
+    Attributes
+    ----------
+    n_components
+        Principal components kept, K; fewer if the training samples do not span so many.
+    min_call_rate, min_maf
+        Variant filters.
+    min_sample_call_rate
+        Samples called at fewer variants are not trained on; they are placed like new ones.
+    ld_window, ld_step, ld_max_r2
+        LD pruning (`linkage.prune`), in variants and squared correlation.
+
+    Raises
+    ------
+    OptionError
+        If a value makes no sense.
+    """
+
+    n_components: int = 20
+    min_call_rate: float = 0.95
+    min_maf: float = 0.01
+    min_sample_call_rate: float = 0.9
+    ld_window: int = 100
+    ld_step: int = 50
+    ld_max_r2: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("min_call_rate", 1),
+            ("min_maf", 0.5),
+            ("min_sample_call_rate", 1),
+            ("ld_max_r2", 1),
+        ):
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise OptionError(f"{name} must be from 0 to {most:g}, not {value:g}")
+        if self.n_components < 1:
+            raise OptionError(f"n_components must be at least 1, not {self.n_components}")
+        if not 1 <= self.ld_step <= self.ld_window:
+            raise OptionError(
+                f"ld_step must be from 1 to ld_window, {self.ld_window}, not {self.ld_step}"
+            )
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model sees of the samples.
+
+    Attributes
+    ----------
+    x
+        (n_samples, n_components) float64 shrinkage-corrected scores.
+    noise
+        (n_samples,) standard deviation s that missing genotypes add to each component; inf for a
+        sample without one called genotype.
+    """
+
+    x: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass
+class FeatureExtractor:
+    """Filters, scaling and PCA with a scikit-learn-like face.
+
+    After `fit`: `variants` (m rows, the table of variants used), `allele_frequency` (m,),
+    `loadings` (m, K), `eigenvalue` (K,), `shrinkage` (K,), `unit` (n / m), `trained_on` (mask of
+    the samples that were learnt from), `funnel` (how many variants each filter took).
+    """
+
+    config: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def fit_transform(
+        self,
+        genotypes: GenotypeMatrix,
+        *,
+        train: np.ndarray | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> Features:
+        """Learn from the training samples and return the features of all samples.
+
+        Parameters
+        ----------
+        genotypes
+            All samples.
+        train
+            (n_samples,) bool: samples that may be learnt from; all by default. Frequencies, LD,
+            scaling and components see no other sample.
+        progress
+            Called with the name of each stage as it starts.
+
+        Raises
+        ------
+        NotEnoughDataError
+            With fewer than 20 samples, or if the filters leave fewer than 2 K variants; the
+            message says which filter took how many.
+        """
+        config = self.config
+        if genotypes.n_samples < MIN_SAMPLES:
+            raise NotEnoughDataError(
+                f"{genotypes.name}: {genotypes.n_samples} samples are too few to learn a map from "
+                f"(at least {MIN_SAMPLES}); place them on a trained reference model instead, with "
+                "--model DIR"
+            )
+        progress("filter variants")
+        call_rate = sample_call_rate(genotypes)
+        self.trained_on = call_rate >= config.min_sample_call_rate
+        if train is not None:
+            self.trained_on &= train
+        n_train = int(self.trained_on.sum())
+        if n_train < MIN_SAMPLES:
+            n_allowed = genotypes.n_samples if train is None else int(train.sum())
+            raise NotEnoughDataError(
+                f"{genotypes.name}: {n_train} of {n_allowed} training samples have a call rate of "
+                f"at least {config.min_sample_call_rate:g}, and {MIN_SAMPLES} are needed to learn "
+                "from; lower --min-sample-call-rate, hold out fewer or use a better-called file"
+            )
+        rows = np.flatnonzero(self.trained_on)
+        dosage = genotypes.dosage if n_train == genotypes.n_samples else genotypes.dosage[rows]
+        counts = VariantCounts.of(dosage)
+        keep, self.funnel = filter_variants(
+            counts, min_call_rate=config.min_call_rate, min_maf=config.min_maf
+        )
+        progress("prune linked variants")
+        kept = np.flatnonzero(keep)
+        unlinked = prune(
+            dosage[:, kept],
+            genotypes.variants.iloc[kept],
+            counts.maf[kept],
+            window=config.ld_window,
+            step=config.ld_step,
+            max_r2=config.ld_max_r2,
+        )
+        self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
+        kept = kept[unlinked]
+        n_components = min(config.n_components, n_train - 2)
+        if len(kept) < 2 * n_components:
+            taken = "; ".join(f"{reason}: {n}" for reason, n in self.funnel.items() if n)
+            raise NotEnoughDataError(
+                f"{genotypes.name}: {len(kept)} of {genotypes.n_variants} variants are left after "
+                f"the filters, and {2 * n_components} are needed ({taken or 'none filtered'}); "
+                "loosen --min-maf, --min-call-rate or --ld-r2, or use a file with more variants"
+            )
+        self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
+        self.allele_frequency = counts.allele_frequency[kept]
+        progress("principal components")
+        return self._decompose(genotypes, rows, kept, n_components)
+
+    def _decompose(
+        self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_components: int
+    ) -> Features:
+        """Eigenvectors of the relationship matrix, then loadings, a block of variants at a time."""
+        n, m = len(rows), len(kept)
+        dosage = genotypes.dosage
+        blocks = column_blocks(n, m)
+        relationship = np.zeros((n, n), dtype=np.float32)
+        for block in blocks:
+            x = self._scale(dosage[np.ix_(rows, kept[block])], block)
+            relationship += x @ x.T
+        relationship /= m
+        # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
+        # constant vector, which centred columns send to 0.
+        start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
+        value, vector = eigsh(relationship, k=n_components, v0=start)
+        floor = float(np.trace(relationship)) / n
+        # Few distinct samples span few components; the rest is rounding that scaling would blow up.
+        order = np.argsort(value)[::-1]
+        order = order[value[order] > RANK_TOLERANCE * floor]
+        value, vector = value[order].astype(float), vector[:, order].astype(float)
+        # Signs of eigenvectors are arbitrary; the largest entry is made positive.
+        vector *= np.sign(vector[np.abs(vector).argmax(axis=0), range(len(value))])
+        self.eigenvalue = value
+        self.unit = n / m
+        self.shrinkage = _shrinkage(value, floor, self.unit)
+        self.loadings = np.empty((m, len(value)), dtype=np.float32)
+        for block in blocks:
+            x = self._scale(dosage[np.ix_(rows, kept[block])], block)
+            self.loadings[block] = x.T @ vector / np.sqrt(m * value)
+        features = self._project(dosage, kept)
+        # Scores of complete training samples are the eigenvectors themselves; the projection
+        # gives the same numbers up to rounding, so one formula serves all samples.
+        features.x[rows] *= self.shrinkage
+        return features
+
+    def _scale(self, dosage: np.ndarray, block: slice) -> np.ndarray:
+        """Patterson scaling of (n, b) dosages of the variants in `block`; missing becomes 0."""
+        p = self.allele_frequency[block].astype(np.float32)
+        x = dosage.astype(np.float32)
+        x -= 2 * p
+        x /= np.sqrt(2 * p * (1 - p))
+        x[dosage == MISSING] = 0
+        return x
+
+    def _project(self, dosage: np.ndarray, columns: np.ndarray) -> Features:
+        """Least squares on each sample's observed variants; `columns` align with `variants`."""
+        n, k = dosage.shape[0], self.loadings.shape[1]
+        upper = np.triu_indices(k)
+        blocks = column_blocks(n, len(columns))
+        any_missing = np.zeros(n, dtype=bool)
+        for block in blocks:
+            any_missing |= (dosage[:, columns[block]] == MISSING).any(axis=1)
+        incomplete = np.flatnonzero(any_missing)
+        score = np.zeros((n, k))
+        gram = np.zeros((len(incomplete), len(upper[0])), dtype=np.float32)
+        for block in blocks:
+            part = dosage[:, columns[block]]
+            w = self.loadings[block]
+            score += self._scale(part, block) @ w
+            if len(incomplete):
+                observed = (part[incomplete] != MISSING).astype(np.float32)
+                gram += observed @ (w[:, upper[0]] * w[:, upper[1]])
+        noise = np.zeros(n)
+        for row, packed in zip(incomplete, gram.astype(float), strict=True):
+            observed_gram = np.zeros((k, k))
+            observed_gram[upper] = packed
+            observed_gram += np.triu(observed_gram, 1).T
+            score[row], noise[row] = _least_squares(observed_gram, score[row], self.unit)
+        return Features(score * np.sqrt(self.unit), noise)
+
+    def transform(self, genotypes: GenotypeMatrix) -> Features:
+        """Features of samples that were not learnt from.
+
+        Variants are matched by contig, position and alleles (swapped alleles are turned round);
+        those that the file does not have are missing.
+
+        Raises
+        ------
+        NotEnoughDataError
+            If fewer variants match than there are components.
+        """
+        dosage, n_matched = self._match(genotypes)
+        if n_matched < self.loadings.shape[1]:
+            raise NotEnoughDataError(
+                f"{genotypes.name}: {n_matched} of the model's {len(self.variants)} variants are "
+                f"in the file, and {self.loadings.shape[1]} are needed to place a sample; check "
+                "that genome build and contig names agree with the model's"
+            )
+        return self._project(dosage, np.arange(len(self.variants)))
+
+    def _match(self, genotypes: GenotypeMatrix) -> tuple[np.ndarray, int]:
+        """(n_samples, m) dosage at the model's variants, and how many of them the file has."""
+        theirs = _sites(genotypes.variants, "ref", "alt")
+        same = _first_at(theirs, _sites(self.variants, "ref", "alt"))
+        swapped = _first_at(theirs, _sites(self.variants, "alt", "ref"))
+        column = np.where(same >= 0, same, swapped)
+        found = np.flatnonzero(column >= 0)
+        dosage = np.full((genotypes.n_samples, len(column)), MISSING, dtype=np.int8)
+        dosage[:, found] = genotypes.dosage[:, column[found]]
+        turned = np.flatnonzero((same < 0) & (swapped >= 0))
+        counted = dosage[:, turned]
+        dosage[:, turned] = np.where(counted == MISSING, counted, 2 - counted)
+        return dosage, len(found)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""
+        arrays = {
+            "allele_frequency": self.allele_frequency,
+            "loadings": self.loadings,
+            "eigenvalue": self.eigenvalue,
+            "shrinkage": self.shrinkage,
+        }
+        settings = {
+            "config": asdict(self.config),
+            "unit": self.unit,
+            "funnel": self.funnel,
+        }
+        return arrays, settings
+
+    @classmethod
+    def from_state(
+        cls, arrays: dict[str, np.ndarray], settings: dict[str, Any], variants: Any
+    ) -> FeatureExtractor:
+        """Rebuild from `state` and the table of variants."""
+        self = cls(FeatureConfig(**settings["config"]))
+        self.allele_frequency = arrays["allele_frequency"]
+        self.loadings = arrays["loadings"]
+        self.eigenvalue = arrays["eigenvalue"]
+        self.shrinkage = arrays["shrinkage"]
+        self.unit = settings["unit"]
+        self.funnel = settings["funnel"]
+        self.variants = variants
+        return self
+
+
+def _shrinkage(eigenvalue: np.ndarray, floor: float, unit: float) -> np.ndarray:
+    """(K,) rho_k of note (1)."""
+    spike = 1 - floor / eigenvalue
+    noise = np.sqrt(floor * unit / eigenvalue)
+    return np.minimum(np.maximum(spike, noise), 1.0)
+
+
+def _sites(variants: pd.DataFrame, first: str, second: str) -> pd.MultiIndex:
+    """Name each variant as every file does, whatever its style of contig names."""
+    contig = variants["contig"].astype(str).str.removeprefix("chr")
+    return pd.MultiIndex.from_arrays(
+        [contig, variants["position"], variants[first], variants[second]]
+    )
+
+
+def _first_at(sites: pd.MultiIndex, wanted: pd.MultiIndex) -> np.ndarray:
+    """Where each wanted site first occurs among the sites; -1 where it does not."""
+    first = np.flatnonzero(~sites.duplicated())
+    at = sites[first].get_indexer(wanted)
+    return np.where(at >= 0, first[at], -1)
+
+
+def _least_squares(
+    gram: np.ndarray, projected: np.ndarray, unit: float
+) -> tuple[np.ndarray, float]:
+    """Solve one sample's normal equations; also the noise that its missing variants add."""
+    if not gram.any():
+        return np.zeros_like(projected), np.inf
+    # A ridge far below any real eigenvalue keeps nearly empty samples solvable; their noise says
+    # how little the answer is worth.
+    inverse = np.linalg.inv(gram + 1e-6 * np.eye(len(gram)))
+    variance = unit * max(float(np.mean(np.diag(inverse))) - 1.0, 0.0)
+    return inverse @ projected, float(np.sqrt(variance))

@@ -1,0 +1,91 @@
+"""What people look at and hand on: metrics, maps, the page, covariates. Reads tables only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.reporting.covariates import write_covariates
+from ancestry_ddvi.reporting.headline import Headline, headline
+from ancestry_ddvi.reporting.html import json_ready, write_report_html
+from ancestry_ddvi.reporting.metrics import evaluate
+from ancestry_ddvi.reporting.plots import draw_map, save_map
+from ancestry_ddvi.reporting.tables import write_embedding_csv
+
+__all__ = [
+    "Headline",
+    "Report",
+    "draw_map",
+    "evaluate",
+    "headline",
+    "save_map",
+    "write_covariates",
+    "write_embedding_csv",
+    "write_report",
+    "write_report_html",
+]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_report` wrote, and the covariate columns it left out as constant or collinear."""
+
+    files: tuple[Path, ...]
+    covariates_left_out: tuple[str, ...]
+
+
+def write_report(
+    table: EmbeddingTable,
+    out_dir: Path,
+    *,
+    population: pd.Series | None,
+    superpopulation: pd.Series | None,
+    metrics: Mapping[str, Any],
+    run: Mapping[str, Any],
+    fid: Sequence[str] | None = None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json.
+
+    Parameters
+    ----------
+    table
+        The embedding, label columns included.
+    out_dir
+        An existing folder; a caller that wants all or nothing gives a temporary one and renames.
+    population, superpopulation
+        (n_samples,) labels in the table's order.
+    metrics
+        What `evaluate` returned.
+    run
+        Provenance, shown in the page.
+    fid
+        (n_samples,) family ids for the covariates; 0 by default.
+    warnings
+        Sentences for the top of the page.
+
+    Raises
+    ------
+    InputError
+        If a sample id or a value cannot stand in a covariate file.
+    """
+    out_dir = Path(out_dir)
+    names = ("embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json")
+    embedding, covariates, png, pdf, page, scores = (out_dir / name for name in names)
+    left_out = write_covariates(covariates, table, fid=fid)  # first: it may refuse the ids
+    if left_out:
+        sentence = "covariates.tsv leaves out what the columns before explain, or is constant: "
+        warnings = [*warnings, sentence + ", ".join(left_out)]
+    write_embedding_csv(embedding, table)
+    labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
+    save_map(table, png, pdf, **labels)
+    write_report_html(page, table, metrics, run, **labels, warnings=warnings)
+    text = json.dumps(json_ready(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    scores.write_text(text + "\n", encoding="utf-8")
+    return Report(tuple(out_dir / name for name in names), tuple(left_out))

@@ -1,0 +1,321 @@
+"""The map as a figure for print: every sample, a legend beside it, nothing in pyplot's state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.reporting.palette import UNLABELLED, Group, map_groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so every machine draws the same
+    "font.size": 7.0,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "pdf.fonttype": 42,  # text stays text, which journals ask for
+    "svg.fonttype": "none",
+}
+_MAX_PANELS = 12
+_LAYERS = 6
+_RASTER_ABOVE = 5_000
+_NAME_LENGTH = 28
+_LEADER_FROM = 16  # points from centroid to name, above which a line joins them
+_LEGEND_ROW = 10.3  # points
+
+
+def draw_map(
+    table: EmbeddingTable,
+    ax: Axes,
+    *,
+    population: pd.Series | None = None,
+    superpopulation: pd.Series | None = None,
+    dimensions: tuple[int, int] = (0, 1),
+    legend: bool = True,
+) -> Axes:
+    """Draw two latents, equal aspect, coloured by the finest labels there are.
+
+    Parameters
+    ----------
+    table
+        The embedding; with one latent, a strip a group is drawn instead.
+    ax
+        Where to draw.
+    population, superpopulation
+        (n_samples,) labels in the table's order. Without any, colour is the cluster.
+    dimensions
+        The latents on the two axes, counted from 0.
+    legend
+        Whether to put a legend to the right of `ax`, outside it.
+
+    Returns
+    -------
+    `ax`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such latent, or labels do not belong to the table's samples.
+    """
+    groups = map_groups(table, population, superpopulation)
+    if table.n_latent == 1:
+        return _draw_strips(table.z[:, 0], groups, ax)
+    if not all(0 <= d < table.n_latent for d in dimensions):
+        raise ValueError(f"dimensions {dimensions} of an embedding with {table.n_latent} latents")
+    z = table.z[:, list(dimensions)]
+    _draw_points(z, groups, ax)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.04)
+    for axis, dimension in zip((ax.xaxis, ax.yaxis), dimensions, strict=True):
+        axis.set_label_text(f"Latent {dimension + 1}")
+    ax.spines[["top", "right"]].set_visible(False)
+    _name_centroids(z, groups, ax)
+    if legend:
+        _draw_legend(groups, ax)
+    return ax
+
+
+def save_map(
+    table: EmbeddingTable,
+    path_png: Path,
+    path_pdf: Path,
+    *,
+    population: pd.Series | None = None,
+    superpopulation: pd.Series | None = None,
+) -> None:
+    """Write the map as png (300 dpi) and pdf (text as text); equal input gives equal bytes.
+
+    More than two latents are drawn two by two, up to 24.
+    """
+    with _style():
+        figure = _figure(table, population, superpopulation)
+        figure.savefig(path_png, dpi=300, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(path_pdf, dpi=300, bbox_inches="tight", metadata={"CreationDate": None})
+
+
+def _figure(
+    table: EmbeddingTable, population: pd.Series | None, superpopulation: pd.Series | None
+) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pairs = panel_pairs(table.n_latent)
+    n_columns = min(3, len(pairs))
+    n_rows = -(-len(pairs) // n_columns)
+    side = 5.2 if len(pairs) == 1 else 3.0
+    figure = Figure(figsize=(n_columns * side, n_rows * side))
+    FigureCanvasAgg(figure)
+    # Fixed margins: names are placed by measuring, so axes must not move afterwards.
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    figure.subplots_adjust(0.08, 0.08, 0.98, 0.98, wspace=0.25, hspace=0.25)
+    panels = list(grid.flat)
+    last = min(n_columns, len(pairs)) - 1
+    for i, ax in enumerate(panels):
+        if i < len(pairs):
+            draw_map(
+                table,
+                ax,
+                population=population,
+                superpopulation=superpopulation,
+                dimensions=pairs[i],
+                legend=i == last,  # the end of the first row: what is right of it is free
+            )
+        else:
+            ax.set_axis_off()
+    return figure
+
+
+def panel_pairs(n_latent: int) -> list[tuple[int, int]]:
+    """Latents two by two; an odd last one is paired with its predecessor. At most 12 pairs."""
+    if n_latent == 1:
+        return [(0, 0)]
+    firsts = [*range(0, n_latent - 1, 2), *([n_latent - 2] if n_latent % 2 else [])]
+    return [(first, first + 1) for first in firsts][:_MAX_PANELS]
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A label in a script that the font lacks is drawn as boxes; that is no reason to stop.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> None:
+    n = len(z)
+    size = float(np.clip(9 * (2500 / max(n, 1)) ** 0.5, 0.5, 20))
+    # Drawn group by group, the last group would cover the others wherever they overlap. Samples
+    # are dealt into layers instead, each with all groups.
+    layer = np.random.default_rng(0).integers(0, _LAYERS, n)
+    for level in range(_LAYERS):
+        for group in groups:
+            chosen = z[group.member & (layer == level)]
+            ax.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=size,
+                c=group.colour,
+                marker=group.marker,
+                linewidths=0.15,
+                edgecolors="white",
+                alpha=0.9,
+                zorder=1.0 if group.name == UNLABELLED else 2.0 + level / 100,
+                rasterized=n > _RASTER_ABOVE,
+            )
+
+
+def _draw_strips(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> Axes:
+    jitter = np.random.default_rng(0).uniform(-0.32, 0.32, len(z))
+    for row, group in enumerate(groups):
+        ax.scatter(
+            z[group.member],
+            row + jitter[group.member],
+            s=6,
+            c=group.colour,
+            marker=group.marker,
+            linewidths=0,
+            alpha=0.8,
+            rasterized=len(z) > _RASTER_ABOVE,
+        )
+    ax.set_yticks(range(len(groups)), [_legend_name(group) for group in groups])
+    for text, group in zip(ax.get_yticklabels(), groups, strict=True):
+        text.set_parse_math(False)
+        text.set_color(group.colour)
+    ax.set_ylim(len(groups) - 0.4, -0.6)
+    ax.set_xlabel("Latent 1")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _name_centroids(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> None:
+    """Write each group's name near its median, where it hides least and meets no other name.
+
+    A name that finds no free place is left to the legend.
+    """
+    from matplotlib.patheffects import withStroke
+
+    ax.apply_aspect()
+    points_per_pixel = 72 / float(ax.figure.dpi)
+    to_points = ax.transData
+    cloud = np.random.default_rng(0).permutation(z)[:5000]
+    cloud = to_points.transform(cloud) * points_per_pixel
+    frame = np.asarray(ax.bbox.extents) * points_per_pixel
+    angles = np.deg2rad(np.arange(0, 360, 20))
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    reach = 0.09 * min(frame[2:] - frame[:2])  # farther off, a name could be anyone's
+    radii = np.arange(6, max(reach, 7), 3)
+    offsets = np.concatenate([np.zeros((1, 2)), *(radius * ring for radius in radii)])
+    taken = np.empty((0, 4))
+    for group in sorted(groups, key=lambda group: -group.n_samples):
+        if group.name == UNLABELLED or not group.n_samples:
+            continue
+        name = _short(group.name, 12)
+        centre = np.median(z[group.member], axis=0)
+        anchor = to_points.transform(centre) * points_per_pixel
+        half = np.array([0.5 * 4.6 * len(name) + 1.0, 4.0])
+        middles = anchor + offsets
+        boxes = np.concatenate([middles - half, middles + half], axis=1)
+        free = (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
+        for other in taken:
+            free &= ~((boxes[:, :2] < other[2:]) & (boxes[:, 2:] > other[:2])).all(axis=1)
+        if not free.any():
+            continue
+        hidden = np.array([_n_inside(cloud, box) for box in boxes])
+        cost = hidden / len(cloud) * 400 + np.linalg.norm(offsets, axis=1)
+        best = int(np.argmin(np.where(free, cost, np.inf)))
+        taken = np.vstack([taken, boxes[best]])
+        ax.annotate(
+            name,
+            centre,
+            offsets[best],
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            fontweight="bold",
+            color=_darker(group.colour),
+            parse_math=False,
+            zorder=5,
+            annotation_clip=False,
+            path_effects=[withStroke(linewidth=1.8, foreground="white", alpha=0.9)],
+            arrowprops={
+                "arrowstyle": "-",
+                "color": _darker(group.colour),
+                "linewidth": 0.5,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "zorder": 4,
+            }
+            if np.linalg.norm(offsets[best]) > _LEADER_FROM
+            else None,
+        )
+
+
+def _n_inside(cloud: np.ndarray, box: np.ndarray) -> int:
+    return int(((cloud > box[:2]) & (cloud < box[2:])).all(axis=1).sum())
+
+
+def _draw_legend(groups: Sequence[Group], ax: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    def entry(label: str, colour: str = "none", marker: str = "") -> Any:
+        return Line2D(
+            [], [], color="none", marker=marker, markersize=4.5, markerfacecolor=colour,
+            markeredgewidth=0, label=label,
+        )  # fmt: skip
+
+    handles: list[Any] = []
+    headings: set[int] = set()
+    family = ""
+    for group in groups:
+        if group.family and group.family != family:
+            total = sum(other.n_samples for other in groups if other.family == group.family)
+            headings.add(len(handles))
+            handles.append(entry(f"{_short(group.family)} ({total:,})"))
+        family = group.family
+        handles.append(entry(_legend_name(group), group.colour, group.marker))
+    figure = ax.get_figure(root=True)
+    height = figure.get_figheight() if figure else 5.0
+    n_rows = max(1, int(72 * height / _LEGEND_ROW))
+    legend: Any = ax.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0,
+        frameon=False,
+        handlelength=1,
+        handletextpad=0.4,
+        labelspacing=0.35,
+        columnspacing=1,
+        ncols=-(-len(handles) // n_rows),
+    )
+    for i, text in enumerate(legend.get_texts()):
+        text.set_parse_math(False)
+        if i in headings:
+            text.set_fontweight("bold")
+
+
+def _legend_name(group: Group) -> str:
+    return f"{_short(group.name)} ({group.n_samples:,})"
+
+
+def _short(name: str, length: int = _NAME_LENGTH) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _darker(colour: str) -> str:
+    return "#" + "".join(f"{int(int(colour[i : i + 2], 16) * 0.7):02x}" for i in (1, 3, 5))
