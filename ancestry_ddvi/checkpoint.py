@@ -20,7 +20,7 @@ import pandas as pd
 
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import ModelFileError
+from ancestry_ddvi.errors import ModelFileError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
@@ -72,14 +72,15 @@ class EmbeddingModel:
 
     def save(self, folder: Path) -> None:
         """Write the model folder, which must not exist yet."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder.mkdir(parents=True)
         arrays, settings = self.extractor.state()
         tensors = {f"extractor.{name}": np.ascontiguousarray(a) for name, a in arrays.items()}
         for name, tensor in self.model.state_dict().items():
             tensors[f"model.{name}"] = tensor.numpy()
-        save_file(tensors, folder / "model.safetensors")
+        # Not save_file: its error of a full disk is no OSError.
+        (folder / "model.safetensors").write_bytes(save(tensors))
         self.extractor.variants.to_csv(folder / "variants.tsv", sep="\t", index=False)
         description = {
             "format": FORMAT_VERSION,
@@ -89,7 +90,8 @@ class EmbeddingModel:
             "sha256": {name: _sha256(folder / name) for name in _FILES},
         }
         text = json.dumps(description, indent=2, ensure_ascii=False)
-        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        # A path in the provenance need not be valid unicode; JSON can say it with an escape.
+        (folder / "model.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
 
 
 def load_model(path: str | Path) -> EmbeddingModel:
@@ -101,6 +103,7 @@ def load_model(path: str | Path) -> EmbeddingModel:
         If the folder is missing, incomplete, altered, or of a newer format.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     folder = Path(path)
@@ -121,6 +124,8 @@ def load_model(path: str | Path) -> EmbeddingModel:
             room, _, rest = name.partition(".")
             parts[room][rest] = array
         extractor = FeatureExtractor.from_state(parts["extractor"], settings, variants)
+        if len(extractor.loadings) != len(variants):
+            raise ValueError(f"{len(extractor.loadings)} loadings for {len(variants)} variants")
         weights = {name: torch.from_numpy(array) for name, array in parts["model"].items()}
         model = AncestryModel(
             weights["posterior.anchor.inputs.scale"].numpy(),
@@ -128,13 +133,17 @@ def load_model(path: str | Path) -> EmbeddingModel:
             seed=0,
         )
         model.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return EmbeddingModel(extractor, model, dict(description["provenance"]))
+    except (
+        *(AttributeError, KeyError, TypeError, ValueError, RuntimeError),
+        *(SafetensorError, OSError, OptionError),
+    ) as error:
         # The checksums agree, so the folder was written this way: not by this program.
-        reason = str(error).splitlines()[0]
+        reason = repr(error).splitlines()[0]
         raise ModelFileError(
-            f"{folder}: not a model of ancestry-ddvi {FORMAT_VERSION=} ({reason}); train it again"
+            f"{folder}: not a model of ancestry-ddvi, format {FORMAT_VERSION} ({reason}); train it "
+            "again"
         ) from error
-    return EmbeddingModel(extractor, model, description["provenance"])
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -158,9 +167,13 @@ def _read_description(folder: Path) -> dict[str, Any]:
         )
     for name in _FILES:
         path = folder / name
-        if not path.is_file():
-            raise ModelFileError(f"{path}: missing; copy the whole model folder again")
-        if _sha256(path) != sums.get(name):
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise ModelFileError(
+                f"{path}: cannot be read ({error.strerror}); copy the whole model folder again"
+            ) from error
+        if found != sums.get(name):
             raise ModelFileError(
                 f"{path}: the checksum differs from model.json, so the file was altered or cut "
                 "short; copy the model folder again"

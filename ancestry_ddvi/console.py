@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console as Terminal
 
 
 class Verbosity(IntEnum):
@@ -20,6 +24,13 @@ class Verbosity(IntEnum):
 
 
 Update = Callable[[float], None]
+
+
+def hush(stream: TextIO) -> None:
+    """Send a stream whose reader has gone away (`| head -1`) nowhere, to the end of the process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @dataclass
@@ -49,6 +60,7 @@ class Console:
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    _bar_on: Terminal | None = field(default=None, repr=False)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Update]:
@@ -72,7 +84,11 @@ class Console:
         terminal = Terminal(file=self.stream)
         with Progress(*columns, console=terminal, transient=True) as progress:
             task = progress.add_task(name, total=1.0)
-            yield lambda fraction: progress.update(task, completed=fraction)
+            self._bar_on = terminal
+            try:
+                yield lambda fraction: progress.update(task, completed=fraction)
+            finally:
+                self._bar_on = None
 
     def note(self, text: str) -> None:
         """Say what was found."""
@@ -90,5 +106,12 @@ class Console:
     def _say(self, text: str, level: Verbosity) -> None:
         line = f"[{time.monotonic() - self.started:6.1f} s] {text}"
         self.lines.append(line)
-        if self.verbosity >= level:
+        if self.verbosity < level:
+            return
+        if self._bar_on:  # it prints above the bar, not into it
+            self._bar_on.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
+        try:
             print(line, file=self.stream, flush=True)
+        except BrokenPipeError:  # nobody listens any more; the results are still wanted
+            hush(self.stream)

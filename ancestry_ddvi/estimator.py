@@ -55,7 +55,9 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: None = None) -> DDVI:
         """Train on (n_samples, n_features); columns are centred, their relative scale matters."""
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = validate_data(
+            self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=self.n_latent
+        )
         self.mean_ = X.mean(axis=0)
         scale = X.std(axis=0)
         # A constant column has no scale of its own; any positive one leaves it at 0.
@@ -86,7 +88,8 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n_samples, n_components) probability of each prior component."""
-        return self.model_.membership(self.sample(X))
+        draws = self.sample(X)
+        return self.model_.membership(draws)
 
     def score(self, X: Any, y: None = None) -> float:
         """Mean evidence lower bound in nats; higher is better."""

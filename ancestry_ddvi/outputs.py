@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -11,64 +12,94 @@ from pathlib import Path
 
 from ancestry_ddvi.errors import OutputError
 
-MARK = "run.json"
-"""A folder that holds this file was written by us and may be replaced with `--force`."""
+MANIFEST = "run.json"
+"""Its key `files` lists what was written; `--force` replaces these and nothing else."""
+
+_FILE_MANAGERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""Nobody's work: put there by looking at a folder."""
 
 
 @contextmanager
 def new_folder(target: Path, *, force: bool) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; rename it to `target` if the block succeeds.
+    """Yield a temporary folder; move what is in it to `target` if the block succeeds.
 
     Whatever ends the block early, an error or Ctrl-C, leaves `target` as it was and no trace
-    beside it.
+    beside it. A folder that exists stays the same folder, since it may be mounted, or be the
+    current one; only its content is exchanged.
 
     Raises
     ------
     OutputError
-        Before the block is entered, if `target` exists and `force` is not set, if it is not a
-        folder that this program wrote, or if nothing can be written there.
+        Before the block is entered, if `target` exists and `force` is not set, if it holds what
+        this program did not write, or if nothing can be written there.
     """
-    # realpath: a link to a folder is replaced behind the link, not the link by a folder.
+    # realpath: a link to a folder stays, and the folder behind it is filled.
     target = Path(os.path.realpath(target))
-    _refuse_to_lose(target, force)
-    made = [p for p in target.parents if not p.exists()]
+    made: list[Path] = []
     try:
+        _refuse_to_lose(target, force)
+        made = [p for p in target.parents if not p.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        partial = _temporary(target, "partial")
     except OSError as error:
         _remove_empty(made)
         raise OutputError(
-            f"{target}: the output folder cannot be written ({error.strerror}); choose another "
-            "with --out"
+            f"{target}: the output folder cannot be written ({error.strerror or error}); choose "
+            "another with --out"
         ) from error
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
         _refuse_to_lose(target, force)
-        _swap(partial, target)
+        _publish(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         _remove_empty(made)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and _concerns(error, partial, target):
             place = f" ({error.filename})" if error.filename else ""
             raise OutputError(
-                f"{target}: writing failed: {error.strerror}{place}; free some space or choose "
-                "another folder with --out"
+                f"{target}: writing failed: {error.strerror or error}{place}; free some space or "
+                "choose another folder with --out"
             ) from error
         raise
 
 
+def files_in(folder: Path) -> list[str]:
+    """Paths of all files below, relative to the folder, sorted."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def _temporary(target: Path, role: str) -> Path:
+    """A new hidden folder on the same file system as `target`: in it if it exists, or beside."""
+    home = target if target.is_dir() else target.parent
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.{role}-", dir=home))
+
+
+def _content(target: Path) -> list[Path]:
+    """What is in a folder, but for temporary folders: another run's are its own."""
+    ours = (f".{target.name}.partial-", f".{target.name}.old-")
+    return [p for p in target.iterdir() if not p.name.startswith(ours)]
+
+
 def _refuse_to_lose(target: Path, force: bool) -> None:
-    if not target.exists():
+    if not os.path.lexists(target):
         return
     if not target.is_dir():
         raise OutputError(f"{target}: exists and is not a folder; choose another with --out")
-    if not any(target.iterdir()):
+    content = [p for p in _content(target) if p.name not in _FILE_MANAGERS]
+    if not content:
         return
-    if not (target / MARK).is_file():
+    written = _written(target)
+    foreign = [
+        name
+        for top in content
+        for name in ([f"{top.name}/{f}" for f in files_in(top)] if top.is_dir() else [top.name])
+        if name not in written and Path(name).name not in _FILE_MANAGERS
+    ]
+    if foreign or not written:
         raise OutputError(
-            f"{target}: holds files that ancestry-ddvi did not write; choose another folder with "
-            "--out"
+            f"{target}: holds {foreign[0] if foreign else content[0].name!r}, which ancestry-ddvi "
+            "did not write; move it away, or choose another folder with --out"
         )
     if not force:
         raise OutputError(
@@ -77,20 +108,44 @@ def _refuse_to_lose(target: Path, force: bool) -> None:
         )
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put `partial` in the place of `target`, which may exist."""
+def _written(target: Path) -> set[str]:
+    """What an earlier run says it wrote; nothing, if none did."""
+    try:
+        manifest = json.loads((target / MANIFEST).read_text("utf-8"))
+        return set(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Put the content of `partial` in the place of the content of `target`, or undo."""
     if not target.exists():
         partial.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    target.rename(old / target.name)
+    old = _temporary(target, "old")
+    moves = [(p, old / p.name) for p in _content(target)]
+    moves += [(p, target / p.name) for p in partial.iterdir()]
+    tried: list[tuple[Path, Path]] = []
     try:
-        partial.rename(target)
+        for source, goal in moves:
+            tried.append((source, goal))
+            source.rename(goal)
     except BaseException:
-        (old / target.name).rename(target)
+        for source, goal in reversed(tried):
+            if not source.exists():
+                goal.rename(source)
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
+    partial.rmdir()
+
+
+def _concerns(error: OSError, partial: Path, target: Path) -> bool:
+    """Whether an error is about the output; one about another file is not the folder's fault."""
+    if error.filename is None:  # a full disk, for example, says nothing more
+        return True
+    path = Path(os.fsdecode(error.filename))
+    return path == target or path.is_relative_to(partial) or path.is_relative_to(target)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +12,18 @@ import pandas as pd
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
-from ancestry_ddvi.console import Console
+from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
-from ancestry_ddvi.outputs import new_folder
+from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
 from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor, Features
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
-
-LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel", "cyvcf2")
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,11 @@ class EmbedConfig:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
+        if self.model.n_latent > self.features.n_components:
+            raise OptionError(
+                f"--n-latent {self.model.n_latent} is more than the {self.features.n_components} "
+                "principal components it would be learnt from; lower it or raise --n-pcs"
+            )
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def fit_embedding(
         The loss became non-finite.
     """
     config = config or EmbedConfig()
-    console = console or Console(verbosity=0)  # type: ignore[arg-type]
+    console = console or Console(Verbosity.QUIET)
     extractor = FeatureExtractor(config.features)
     train_mask = _training_mask(genotypes.n_samples, config)
     with console.stage("learn features"):
@@ -150,8 +149,10 @@ def fit_embedding(
 def _training_mask(n_samples: int, config: EmbedConfig) -> np.ndarray:
     """(n_samples,) bool: a random share `holdout` is False."""
     order = np.random.default_rng(config.seed).permutation(n_samples)
+    # Whoever asks for held-out samples gets at least one.
+    n_held_out = max(round(config.holdout * n_samples), int(config.holdout > 0))
     mask = np.ones(n_samples, dtype=bool)
-    mask[order[: round(config.holdout * n_samples)]] = False
+    mask[order[:n_held_out]] = False
     return mask
 
 
@@ -224,7 +225,7 @@ def embed_file(
         Whatever is wrong with the input, the options or the output folder.
     """
     config = config or EmbedConfig()
-    console = console or Console(verbosity=0)  # type: ignore[arg-type]
+    console = console or Console(Verbosity.QUIET)
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         with console.stage("read genotypes") as update:
@@ -233,8 +234,9 @@ def embed_file(
         labels = _read_labels(console, labels_path, id_column, genotypes)
         if fitted_model is None:
             fitted = fit_embedding(genotypes, config, console=console)
-            model, table, held_out = fitted.model, fitted.table, ~fitted.trained_on
-            elbo, history = fitted.elbo, fitted.history
+            model, table, features = fitted.model, fitted.table, fitted.features
+            held_out, elbo, history = ~fitted.trained_on, fitted.elbo, fitted.history
+            parameters = asdict(config)
         else:
             model = fitted_model
             with console.stage("place the samples"):
@@ -244,7 +246,8 @@ def embed_file(
                 )
                 elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
             held_out, history = np.ones(genotypes.n_samples, dtype=bool), None
-        _warn_no_data(console, genotypes)
+            parameters = {"n_draws": config.n_draws, "seed": config.seed}
+        _warn_no_data(console, genotypes.sample_id[~np.isfinite(features.noise)])
         fine, coarse = _levels(labels)
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
@@ -260,8 +263,8 @@ def embed_file(
                 held_out=held_out if held_out.any() else None,
             )
             metrics["model"] = _model_metrics(elbo, held_out, path.name, config)
-        run = _provenance(console, genotypes, model, config, history, labels, command)
-        with console.stage("write the report"):
+        run = describe_run(genotypes, model, parameters, history, labels, command)
+        with console.stage("write the results"):
             report = write_report(
                 table,
                 folder,
@@ -271,24 +274,18 @@ def embed_file(
                 run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
                 warnings=console.warnings,
             )
-        model.save(folder / "model")
+            model.save(folder / "model")
         if report.covariates_left_out:
             console.note(
                 "covariates.tsv leaves out constant or collinear columns: "
                 + ", ".join(report.covariates_left_out)
             )
-        run |= {
-            "seconds": {k: round(v, 3) for k, v in console.seconds.items()},
-            "cpu_seconds": {k: round(v, 3) for k, v in console.cpu_seconds.items()},
-            "peak_memory_mb": _peak_memory_mb(),
-            "warnings": console.warnings,
-        }
-        (folder / "run.json").write_text(
-            json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (folder / "run.log").write_text("\n".join(console.lines) + "\n", encoding="utf-8")
+        run |= measured(console)
+        run["files"] = sorted([*files_in(folder), MANIFEST, "run.log"])
+        _write_text(folder / "run.log", "\n".join(console.lines))
+        _write_text(folder / MANIFEST, json.dumps(run, indent=2, ensure_ascii=False))
         files = tuple(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
-    return RunSummary(tuple(_summary_rows(run, table)), tuple(headline(metrics)), out_dir, files)
+    return RunSummary(tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files)
 
 
 def _say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:
@@ -329,17 +326,23 @@ def _levels(labels: LabelTable | None) -> tuple[pd.Series | None, pd.Series | No
 
 def _without_clashes(frame: pd.DataFrame, table: EmbeddingTable) -> pd.DataFrame:
     """A label column named like one of ours would make two columns of one name."""
-    return frame.rename(
-        columns={c: f"label_{c}" for c in frame.columns if c in table.frame.columns}
-    )
+    taken = {*table.frame.columns, *frame.columns}
+    names = {}
+    for column in frame.columns:
+        if column in table.frame.columns:
+            name = f"label_{column}"
+            while name in taken:
+                name = f"label_{name}"
+            names[column] = name
+            taken.add(name)
+    return frame.rename(columns=names)
 
 
-def _warn_no_data(console: Console, genotypes: GenotypeMatrix) -> None:
-    no_data = genotypes.sample_id[~(genotypes.dosage >= 0).any(axis=1)]
-    if len(no_data):
+def _warn_no_data(console: Console, sample_id: np.ndarray) -> None:
+    if len(sample_id):
         console.warn(
-            f"{len(no_data)} samples have no called genotype; their rows say nothing but the prior "
-            f"({_some(no_data)})"
+            f"{len(sample_id)} samples have no called genotype at the model's variants; their rows "
+            f"say nothing but the prior ({_some(sample_id)})"
         )
 
 
@@ -359,60 +362,6 @@ def _model_metrics(
     return groups
 
 
-def _provenance(
-    console: Console,
-    genotypes: GenotypeMatrix,
-    model: EmbeddingModel,
-    config: EmbedConfig,
-    history: History | None,
-    labels: LabelTable | None,
-    command: str,
-) -> dict[str, Any]:
-    """Everything a reader needs to run it again and to see what was left out where."""
-    return {
-        "version": __version__,
-        "command": command,
-        "seed": config.seed,
-        "input": dict(genotypes.source),
-        "labels": None if labels is None else labels.path,
-        "counts": {
-            "samples": genotypes.n_samples,
-            "samples trained on": 0 if history is None else model.provenance["n_training_samples"],
-            "samples without labels": None if labels is None else len(labels.missing),
-            "label rows without genotypes": None if labels is None else len(labels.extra),
-            "biallelic SNPs read": genotypes.n_variants,
-            "records left out": dict(genotypes.left_out),
-            "variants filtered": dict(model.extractor.funnel),
-            "variants used": len(model.extractor.variants),
-        },
-        "parameters": asdict(config),
-        "model": model.provenance,
-        "training": None if history is None else asdict(history),
-        "platform": {"python": platform.python_version(), "machine": platform.machine()},
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
-
-
-def _peak_memory_mb() -> float:
-    """Peak resident memory of this process; Linux counts in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def _summary_rows(run: dict[str, Any], table: EmbeddingTable) -> list[tuple[str, str]]:
-    counts = run["counts"]
-    rows = [
-        ("samples", f"{counts['samples']:,}"),
-        ("samples trained on", f"{counts['samples trained on']:,}"),
-        ("SNPs read", f"{counts['biallelic SNPs read']:,}"),
-    ]
-    left_out: Callable[[str], dict[str, int]] = lambda key: counts[key]  # noqa: E731
-    rows += [(f"  left out: {r}", f"{n:,}") for r, n in left_out("records left out").items() if n]
-    rows += [(f"  filtered: {r}", f"{n:,}") for r, n in left_out("variants filtered").items() if n]
-    rows += [
-        ("variants used", f"{counts['variants used']:,}"),
-        ("clusters", f"{table.frame['cluster'].nunique()}"),
-        ("seconds", f"{sum(run['seconds'].values()):.0f}"),
-        ("peak memory", f"{run['peak_memory_mb']:.0f} MB"),
-    ]
-    return rows
+def _write_text(path: Path, text: str) -> None:
+    # A path in it need not be valid unicode; JSON reads the escape back.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

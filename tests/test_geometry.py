@@ -168,9 +168,7 @@ def test_partners_come_from_the_close_and_the_wide_neighbourhood() -> None:
     i = torch.arange(60).repeat(300)
 
     def drawn(wide_probability: float) -> np.ndarray:
-        neighbours = Neighbours(
-            x, close=4, wide_share=0.25, wide_probability=wide_probability
-        )
+        neighbours = Neighbours(x, close=4, wide_share=0.25, wide_probability=wide_probability)
         return rank[i, neighbours.partner(i, seeded(1))]
 
     for probability, reach in ((0.0, 4), (1.0, 15)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -182,7 +181,7 @@ def test_chain_and_sample_are_the_same_process() -> None:
 def test_importance_weights_of_the_chain_integrate_a_density_to_one(
     n_latent: int, n_steps: int
 ) -> None:
-    """E_q[ r(y_{1:T}|z) f(z) / q(y_{0:T}|x) ] = integral of f = 1, for weights as after training."""
+    """E_q[ r(y_{1:T}|z) f(z) / q(y_{0:T}|x) ] = integral of f = 1, once weights have moved."""
     posterior, n = make_posterior(n_latent, n_steps, trained=0.15), 60_000
     x, noise = repeated(n)
     chain = posterior.chain(x, noise, seeded(8))

@@ -72,7 +72,8 @@ class VariantCounts:
 
     def _per_called_allele(self, count: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return np.divide(count, 2 * self.n_called)
+            share: np.ndarray = count / (2 * self.n_called)
+        return share
 
 
 def sample_call_rate(genotypes: GenotypeMatrix) -> np.ndarray:

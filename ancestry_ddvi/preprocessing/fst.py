@@ -65,9 +65,7 @@ def hudson_fst_matrix(
     for a, ours in enumerate(alleles):
         for b, theirs in enumerate(alleles[:a]):
             numerator, denominator = allel.hudson_fst(ours, theirs, fill=np.nan)
-            # Where one population has no pair of alleles only the numerator is nan; counting the
-            # denominator all the same would pull FST down.
-            both = ~np.isnan(numerator)
-            total = denominator[both].sum()
-            fst[a, b] = fst[b, a] = numerator[both].sum() / total if total > 0 else np.nan
+            # nan, in both, where nobody of one population is called.
+            total = np.nansum(denominator)
+            fst[a, b] = fst[b, a] = np.nansum(numerator) / total if total > 0 else np.nan
     return pd.DataFrame(fst, index=names[large_enough], columns=names[large_enough])

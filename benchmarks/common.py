@@ -1,0 +1,114 @@
+"""What every benchmark shares and that loads fast: paths, results files, tables, provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GENOTYPES = ROOT / "data" / "1kg_phase3_24k.vcf.gz"
+PANEL = ROOT / "data" / "1kg_phase3.panel.tsv"
+RESULTS = ROOT / "benchmarks" / "results"
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-allel",
+    "torch",
+    "cyvcf2",
+    "umap-learn",
+    "openTSNE",
+)
+
+
+def relative(path: Path) -> str:
+    """The path as seen from the repository, so that results name no machine's folders."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 of the contents of files, one after the other."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def code_digest(*folders: str) -> str:
+    """SHA-256 of our source below the folders of the package; all of it if none is named."""
+    package = ROOT / "ancestry_ddvi"
+    places = [package / folder for folder in folders] or [package]
+    return digest(*sorted(p for place in places for p in place.rglob("*.py")))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that are installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Processor and cores in words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Earlier results; empty if there are none."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def record(path: Path, keys: Sequence[str], value: Any) -> None:
+    """Set one nested entry of a JSON file, keeping what others wrote in the meantime."""
+    data = read_json(path)
+    place = data
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+    place[keys[-1]] = value
+    write_json(path, data)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table, first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Median and, if there are several values, [least, most]."""
+    if not values:
+        return ""
+    text = f"{median(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return text

@@ -1,0 +1,123 @@
+"""Scores of any map in the product's own measure, and the peers that are scored beside it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ancestry_ddvi.reporting import scores
+from ancestry_ddvi.reporting.scores import clustering_scores, fit_mixture, standardise
+
+Peer = tuple[np.ndarray, np.ndarray]
+"""Positions of the training samples and of the held-out ones."""
+
+
+def one_thread() -> None:
+    """Keep every library to one thread, so that CPU seconds and results compare."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+    try:
+        import numba
+    except ImportError:
+        return
+    numba.set_num_threads(1)
+
+
+def score_in_sample(
+    z: np.ndarray,
+    population: np.ndarray,
+    superpopulation: np.ndarray,
+    fst: pd.DataFrame,
+    seed: int,
+) -> dict[str, float]:
+    """Every score of a map whose method has seen the samples.
+
+    Parameters
+    ----------
+    z
+        (n_samples, n_latent).
+    population, superpopulation
+        (n_samples,) labels.
+    fst
+        Square, populations as index and columns.
+    seed
+        Shuffles the folds of the neighbour scores.
+
+    Returns
+    -------
+    Scores by name; those of the mixture of 20 at the two scalings begin with the scaling.
+    """
+    n_super = len(np.unique(superpopulation))
+    row: dict[str, float] = {}
+    for scaling, rms in (("rms_10", 10.0), ("z_score", 1.0)):
+        scaled = standardise(z, rms)
+        of_20 = clustering_scores(population, fit_mixture(scaled).clusters)
+        row |= {f"{scaling}_{name}": value for name, value in of_20.items()}
+        few = fit_mixture(scaled, n_super).clusters
+        row[f"{scaling}_superpopulation_nmi"] = clustering_scores(superpopulation, few)["nmi"]
+    row["knn_population"] = float(scores.knn_accuracy(z, population, seed).mean())
+    row["knn_superpopulation"] = float(scores.knn_accuracy(z, superpopulation, seed).mean())
+    row["fst_rank_correlation"] = scores.fst_rank_correlation(z, population, fst)[0]
+    return row
+
+
+def score_held_out(
+    train: np.ndarray, new: np.ndarray, trained_on: np.ndarray, labels: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Neighbour scores of new samples among training samples.
+
+    Parameters
+    ----------
+    train, new
+        (n_train, n_latent), (n_new, n_latent) positions.
+    trained_on
+        (n_samples,) bool, which samples are the training ones.
+    labels
+        Level -> (n_samples,) labels.
+    """
+    return {
+        f"knn_{level}": scores.knn_transfer_accuracy(
+            train, values[trained_on], new, values[~trained_on]
+        )
+        for level, values in labels.items()
+    }
+
+
+def pca(train: np.ndarray, new: np.ndarray, seed: int, n: int) -> Peer:
+    """The first components themselves; nothing random in it."""
+    return train[:, :n], new[:, :n]
+
+
+def umap(train: np.ndarray, new: np.ndarray, seed: int) -> Peer:
+    """UMAP with its defaults; new samples by its own `transform`."""
+    with warnings.catch_warnings():  # a seed makes it use one thread, which is wanted here
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        reducer = UMAP(random_state=seed, n_jobs=1)
+        fitted = reducer.fit_transform(train)
+        placed = reducer.transform(new) if len(new) else np.empty((0, 2))
+    return np.asarray(fitted, float), np.asarray(placed, float)
+
+
+def tsne(train: np.ndarray, new: np.ndarray, seed: int) -> Peer:
+    """openTSNE with its defaults; new samples by its own `transform`."""
+    from openTSNE import TSNE
+
+    fitted = TSNE(random_state=seed, n_jobs=1).fit(train)
+    placed = fitted.transform(new) if len(new) else np.empty((0, 2))
+    return np.asarray(fitted, float), np.asarray(placed, float)
+
+
+PEERS: dict[str, Any] = {
+    "PCA, 2 components": lambda train, new, seed: pca(train, new, seed, 2),
+    "PCA, 10 components": lambda train, new, seed: pca(train, new, seed, 10),
+    "UMAP": umap,
+    "t-SNE": tsne,
+}

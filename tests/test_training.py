@@ -1,0 +1,418 @@
+"""Training: it learns, it repeats itself, and it stops where a loss is not a number."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from ancestry_ddvi.ddvi import training
+from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.training import (
+    History,
+    TrainingConfig,
+    config_dict,
+    missing_noise,
+    train,
+)
+from ancestry_ddvi.errors import InputError, TrainingDivergedError
+
+torch.set_num_threads(1)
+
+UNIT = 0.02
+MODEL = ModelConfig(n_latent=2, n_components=8, n_steps=5, n_hidden=32)
+
+
+def config(map_steps: int, posterior_steps: int, **settings: Any) -> TrainingConfig:
+    """A short training."""
+    small: dict[str, Any] = {"map_pairs": 64, "posterior_batch": 128, "wake_batch": 64}
+    return TrainingConfig(
+        map_steps=map_steps, posterior_steps=posterior_steps, **{**small, **settings}
+    )
+
+
+@dataclass
+class Clusters:
+    """Six clusters in features 3 to 6; the first two features, the start of the map, are noise."""
+
+    x: np.ndarray
+    noise: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def make(cls) -> Clusters:
+        """300 samples, 8 features."""
+        random = np.random.default_rng(0)
+        label = np.repeat(np.arange(6), 50)
+        centre = np.zeros((6, 8))
+        centre[:, 2:6] = random.normal(size=(6, 4))
+        within = np.array([1.2, 1.2] + [0.2] * 6)
+        x = centre[label] + within * random.normal(size=(300, 8))
+        return cls(x, np.zeros(300), label)
+
+    def model(self, seed: int = 0) -> AncestryModel:
+        """Untrained."""
+        return AncestryModel(self.x.std(0), MODEL, seed)
+
+    def accuracy(self, model: AncestryModel) -> float:
+        """kNN accuracy of the embedding, posterior means, in 5 folds."""
+        z = model.sample_posterior(self.x, self.noise, n_draws=30, seed=0).mean(0)
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        classifier = KNeighborsClassifier(10)
+        return float(cross_val_score(classifier, z, self.label, cv=folds).mean())
+
+
+@dataclass
+class Run:
+    """A finished training."""
+
+    data: Clusters
+    model: AncestryModel
+    history: History
+    fractions: list[float]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Both phases, a few hundred steps each."""
+    data = Clusters.make()
+    model, fractions = data.model(), [0.0]
+    history = train(
+        model, data.x, data.noise, UNIT, config(600, 300), seed=0, progress=fractions.append
+    )
+    return Run(data, model, history, fractions)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every weight."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Bitwise equality."""
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- it learns ----------------------------------------------------------------------------------
+
+
+def test_embedding_separates_clusters_that_the_untrained_one_does_not(run: Run) -> None:
+    assert run.data.accuracy(run.data.model()) < 0.35  # chance is 1/6
+    assert run.data.accuracy(run.model) > 0.65
+
+
+def test_losses_fall(run: Run) -> None:
+    terms = {name: np.array(column) for name, column in run.history.terms.items()}
+    steps = np.array(run.history.steps)
+    loss = sum(terms[name] for name in ("reconstruction", "prior_kl", "neighbour", "distance"))
+    of_map = loss[steps <= 600]
+    assert np.isfinite(of_map).all()
+    assert of_map[-3:].mean() < of_map[0] - 10
+    for name in ("reconstruction", "prior_kl", "neighbour"):
+        of_map = terms[name][steps <= 600]
+        assert of_map[-3:].mean() < of_map[0]
+
+
+def test_elbo_rises_and_stays_below_what_the_data_allow(run: Run) -> None:
+    before = run.data.model().elbo(run.data.x, run.data.noise).mean()
+    after = run.model.elbo(run.data.x, run.data.noise).mean()
+    assert after > before + 5
+    # No model of these samples beats the mixture that made them by much: 8 normals and a label.
+    within = np.array([1.2, 1.2] + [0.2] * 6)
+    entropy = 0.5 * 8 * math.log(2 * math.pi * math.e) + np.log(within).sum() + math.log(6)
+    assert after < -entropy + 0.5
+
+
+def test_posterior_phase_brings_the_bound_closer() -> None:
+    """From the same map, a trained chain is worth more than an untrained one."""
+    data = Clusters.make()
+    bound = []
+    for posterior_steps in (0, 300):
+        model = data.model()
+        # Sleep with no noise but what the samples have: the bound is of these very samples.
+        train(model, data.x, data.noise, UNIT, config(150, posterior_steps, wake_every=2), seed=0)
+        bound.append(model.elbo(data.x, data.noise, n_draws=32).mean())
+    assert bound[1] > bound[0] + 0.1
+
+
+def test_noisier_samples_have_wider_posteriors(run: Run) -> None:
+    widths = []
+    for level in (0.0, 0.5, 1.5, 5.0):
+        noise = np.full(len(run.data.x), level)
+        draws = run.model.sample_posterior(run.data.x, noise, n_draws=60, seed=1)
+        widths.append(float(draws.std(0).mean()))
+    assert all(wide > 1.03 * narrow for narrow, wide in itertools.pairwise(widths))
+    assert widths[-1] > 1.5 * widths[0]
+
+
+def test_posterior_of_an_empty_sample_nears_the_prior() -> None:
+    """Nothing seen, nothing known: what calibration means at the far end."""
+    data, unit = Clusters.make(), 1.0
+    model = data.model()
+    train(model, data.x, data.noise, unit, config(150, 300), seed=0)
+    noise = missing_noise(torch.tensor([0.004]), unit).numpy()
+    draws = model.sample_posterior(np.zeros((1, 8)), noise, n_draws=4000, seed=2)[:, 0]
+    prior = model.prior.sample(4000, torch.Generator().manual_seed(3)).detach().numpy()
+    assert (np.abs(draws.mean(0) - prior.mean(0)) < 0.4 * prior.std(0)).all()
+    np.testing.assert_allclose(draws.std(0), prior.std(0), rtol=0.3)
+
+
+# --- it repeats itself --------------------------------------------------------------------------
+
+
+def test_the_seed_decides_every_bit_and_nothing_else_does() -> None:
+    data = Clusters.make()
+    trained, histories = [], []
+    for seed in (1, 1, 2):
+        model = data.model()
+        # Whatever a caller drew before, or draws with numpy, must not matter.
+        torch.randn(len(trained) + 1)
+        np.random.default_rng().normal()
+        histories.append(train(model, data.x, data.noise, UNIT, config(40, 40), seed=seed))
+        trained.append(weights(model))
+    assert same(trained[0], trained[1])
+    np.testing.assert_equal(histories[0].terms, histories[1].terms)
+    assert not same(trained[0], trained[2])
+
+
+def test_the_global_stream_is_left_alone() -> None:
+    data = Clusters.make()
+    model = data.model()
+    torch.manual_seed(21)
+    torch_state = torch.random.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
+    train(model, data.x, data.noise, UNIT, config(12, 12), seed=0)
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_input_arrays_are_not_changed() -> None:
+    data, fresh = Clusters.make(), Clusters.make()
+    train(data.model(), data.x, data.noise, UNIT, config(12, 12), seed=0)
+    np.testing.assert_array_equal(data.x, fresh.x)
+    np.testing.assert_array_equal(data.noise, fresh.noise)
+
+
+# --- phases -------------------------------------------------------------------------------------
+
+
+def test_each_phase_moves_its_own_weights() -> None:
+    data = Clusters.make()
+    start = weights(data.model())
+
+    def moved(map_steps: int, posterior_steps: int) -> set[str]:
+        model = data.model()
+        settings = config(map_steps, posterior_steps, wake_every=2)
+        train(model, data.x, data.noise, UNIT, settings, seed=0)
+        assert all(p.requires_grad for p in model.parameters())
+        after = weights(model)
+        names = {name for name in start if not torch.equal(start[name], after[name])}
+        return {".".join(name.split(".")[: 1 + name.startswith("posterior")]) for name in names}
+
+    # The generative model is frozen while the posterior is trained, in wake steps too.
+    assert moved(12, 0) == {"prior", "decoder", "posterior.anchor"}
+    assert moved(0, 12) == {"posterior.anchor", "posterior.denoiser", "posterior.start"}
+    assert moved(0, 0) == set()
+
+
+def test_history_and_progress(run: Run) -> None:
+    history = run.history
+    assert history.steps == sorted(set(history.steps))
+    assert history.steps[-1] == 900
+    assert 600 in history.steps
+    assert set(history.terms) == {
+        *("reconstruction", "prior_kl", "neighbour", "distance"),
+        *("denoising", "terminal", "anchor"),
+    }
+    assert all(len(column) == len(history.steps) for column in history.terms.values())
+    assert run.fractions == sorted(run.fractions)
+    assert run.fractions[-1] == 1
+
+
+def test_history_fills_what_a_phase_does_not_have() -> None:
+    history = History()
+    history.add(1, {"a": 1.0})
+    history.add(2, {"b": 2.0})
+    history.add(3, {"a": 3.0, "b": 4.0})
+    assert history.steps == [1, 2, 3]
+    np.testing.assert_equal(history.terms, {"a": [1, math.nan, 3], "b": [math.nan, 2, 4]})
+
+
+def test_wake_steps_come_as_often_as_asked() -> None:
+    data = Clusters.make()
+    seen: list[set[str]] = []
+    original = training._posterior_terms
+
+    def spy(*arguments: Any) -> dict[str, Tensor]:
+        terms = original(*arguments)
+        seen.append(set(terms))
+        return terms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_posterior_terms", spy)
+        for wake_every in (3, 1, 0):
+            settings = config(0, 12, wake_every=wake_every)
+            train(data.model(), data.x, data.noise, UNIT, settings, seed=0)
+    wake, sleep = {"reconstruction", "prior_kl"}, {"denoising", "terminal", "anchor"}
+    assert seen == [sleep, sleep, wake] * 4 + [wake] * 12 + [sleep] * 12
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 9, 10, 11])
+def test_a_phase_can_be_very_short(length: int) -> None:
+    """Smoke runs and quick looks ask for that."""
+    data = Clusters.make()
+    history = train(data.model(), data.x, data.noise, UNIT, config(length, length), seed=0)
+    assert history.steps == [length, 2 * length]
+
+
+def test_map_bound_is_that_of_the_model_with_the_untrained_chain() -> None:
+    """The map phase has formulas of its own (closed-form entropy); they must be the same bound."""
+    data = Clusters.make()
+    model = data.model()
+    x, noise = torch.as_tensor(data.x).float(), torch.full((300,), 0.4)
+    # Partners from anywhere, so that the batch is a plain sample of the data.
+    neighbours = training.Neighbours(data.x, close=5, wide_share=1.0, wide_probability=1.0)
+    generator = torch.Generator().manual_seed(0)
+    settings = config(0, 0, map_pairs=2000, noisy_share=0.0)
+    with torch.no_grad():
+        terms = training._map_terms(model, x, noise, UNIT, neighbours, settings, generator)
+    expected = model.elbo(data.x, noise.numpy(), n_draws=32).mean()
+    bound = -float(terms["reconstruction"] + terms["prior_kl"])
+    assert bound == pytest.approx(expected, abs=0.6)
+
+
+def test_geometry_terms_see_complete_features_of_the_same_samples() -> None:
+    """Row for row: what lies on the map is the anchor of the features beside it."""
+    data = Clusters.make()
+    model = data.model()
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def spy(mean: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append((mean, x))
+        return mean.sum() * 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "distance_loss", spy)
+        settings = config(12, 0, noisy_share=0.5, map_learning_rate=1e-12)
+        train(model, data.x, data.noise, UNIT, settings, seed=0)
+    mean, x = seen[-1]
+    assert 0 < len(x) < 2 * settings.map_pairs
+    with torch.no_grad():
+        expected = model.posterior.anchor(x, torch.zeros(len(x)))[0]
+    torch.testing.assert_close(mean.detach(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_missing_noise_by_hand() -> None:
+    kept = torch.tensor([1.0, 0.5, 0.2])
+    torch.testing.assert_close(missing_noise(kept, 0.09), torch.tensor([0.0, 0.3, 0.6]))
+
+
+def test_noise_levels_of_training_cover_the_range() -> None:
+    generator = torch.Generator().manual_seed(4)
+    noise = training._draw_noise(20_000, 0.09, 0.15, 0.01, generator)
+    assert float((noise == 0).float().mean()) == pytest.approx(0.15, abs=0.02)
+    kept = 0.09 / (0.09 + noise[noise > 0] ** 2)
+    # Log-uniform: a half of the levels keep less than the geometric middle of [.01, 1].
+    assert float((kept < 0.1).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(kept.min()) == pytest.approx(0.01, rel=0.05)
+
+
+def test_settings_are_json() -> None:
+    settings = config(3, 4)
+    assert TrainingConfig(**json.loads(json.dumps(config_dict(settings)))) == settings
+    assert set(config_dict(settings)) == {f.name for f in fields(TrainingConfig)}
+
+
+# --- it stops -----------------------------------------------------------------------------------
+
+
+def test_divergence_names_phase_step_and_term_and_keeps_the_last_good_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Clusters.make()
+    calls, original = [], training.neighbour_loss
+    model = data.model()
+
+    def bad_on_third(*arguments: Any) -> Tensor:
+        calls.append(weights(model))
+        value = original(*arguments)
+        return value * math.nan if len(calls) == 3 else value
+
+    monkeypatch.setattr(training, "neighbour_loss", bad_on_third)
+    with pytest.raises(
+        TrainingDivergedError, match=r"step 3 of the map phase \(term: neighbour\); try"
+    ):
+        train(model, data.x, data.noise, UNIT, config(20, 20), seed=0)
+    after = weights(model)
+    assert same(calls[-1], after)
+    assert all(torch.isfinite(weight).all() for weight in after.values())
+
+
+@pytest.mark.parametrize(
+    ("bad", "term"),
+    [
+        ("decoder.log_sigma", "reconstruction"),
+        ("prior.logits", "prior_kl"),
+        ("posterior.start.4.bias", "terminal"),
+        ("posterior.denoiser.4.bias", "denoising"),
+    ],
+)
+def test_divergence_names_the_term_at_fault(bad: str, term: str) -> None:
+    data = Clusters.make()
+    model = data.model()
+    with torch.no_grad():
+        model.get_parameter(bad).fill_(math.nan)
+    in_posterior = bad.startswith("posterior")
+    settings = config(0, 20) if in_posterior else config(20, 0)
+    phase = "posterior" if in_posterior else "map"
+    with pytest.raises(
+        TrainingDivergedError, match=rf"step 1 of the {phase} phase \(term: {term}\)"
+    ):
+        train(model, data.x, data.noise, UNIT, settings, seed=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_features_are_an_input_error(value: float) -> None:
+    """Of the package's own kind, which the command line turns into one line and exit code 2."""
+    data = Clusters.make()
+    data.x[7, 3] = value
+    with pytest.raises(InputError):
+        train(Clusters.make().model(), data.x, data.noise, UNIT, config(20, 20), seed=0)
+
+
+def test_weights_can_be_trained_on_after_a_divergence() -> None:
+    data = Clusters.make()
+    model = data.model()
+    with torch.no_grad():
+        model.posterior.start[-1].bias.fill_(math.nan)
+    with pytest.raises(TrainingDivergedError):
+        train(model, data.x, data.noise, UNIT, config(0, 20), seed=0)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_non_finite_gradient_stops_training_before_it_reaches_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A finite loss can have an infinite slope: sqrt at 0. Even in the last step of all."""
+    data = Clusters.make()
+    model = data.model()
+
+    calls = []
+
+    def steep_at_last(mean: Tensor, partner: Tensor, tau: float) -> Tensor:
+        calls.append(0)
+        return (mean - mean).square().sum().sqrt() if len(calls) == 12 else mean.sum() * 0
+
+    monkeypatch.setattr(training, "neighbour_loss", steep_at_last)
+    with pytest.raises(TrainingDivergedError, match="step 12 of the map phase"):
+        train(model, data.x, data.noise, UNIT, config(12, 0), seed=0)
+    assert all(torch.isfinite(weight).all() for weight in weights(model).values())
