@@ -89,7 +89,7 @@ class EmbeddingModel:
             "provenance": self.provenance,
             "sha256": {name: _sha256(folder / name) for name in _FILES},
         }
-        text = json.dumps(description, indent=2, ensure_ascii=False)
+        text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
         # A path in the provenance need not be valid unicode; JSON can say it with an escape.
         (folder / "model.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -13,10 +15,33 @@ from typing import NoReturn
 import click
 
 from ancestry_ddvi import __version__
-from ancestry_ddvi.console import Console, Verbosity
+from ancestry_ddvi.console import Console, Verbosity, hush
 from ancestry_ddvi.errors import InputError, OptionError
 
 GENOTYPE_SUFFIXES = {".vcf", ".gz", ".bgz"}
+
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "n_latent": (1, math.inf),
+    "holdout": (0, 0.99),
+    "min_maf": (0, 0.5),
+    "min_call_rate": (0, 1),
+    "min_sample_call_rate": (0, 1),
+    "ld_r2": (0, 1),
+    "n_pcs": (1, math.inf),
+    "n_clusters": (1, math.inf),
+    "map_steps": (1, math.inf),
+    "posterior_steps": (1, math.inf),
+    "draws": (2, math.inf),
+    "threads": (1, math.inf),
+}
+"""Least and most of every number."""
+
+OF_TRAINING = (
+    *("n_latent", "holdout", "min_maf", "min_call_rate", "min_sample_call_rate", "ld_r2"),
+    *("n_pcs", "n_clusters", "map_steps", "posterior_steps"),
+)
+"""Options that say how to learn a map; one that is loaded with --model has been learnt."""
 
 EXAMPLES = """\b
 Examples:
@@ -79,6 +104,18 @@ def cli() -> None:
     "--n-pcs", default=20, show_default=True, help="Principal components the model learns from."
 )
 @click.option("--n-clusters", default=30, show_default=True, help="Components of the prior.")
+@click.option(
+    "--map-steps",
+    default=4000,
+    show_default=True,
+    help="Optimiser steps that learn the map; fewer is faster and rougher.",
+)
+@click.option(
+    "--posterior-steps",
+    default=3000,
+    show_default=True,
+    help="Optimiser steps that learn the uncertainty; fewer is faster and rougher.",
+)
 @click.option("--draws", default=200, show_default=True, help="Posterior draws a sample.")
 @click.option(
     "--threads",
@@ -89,7 +126,9 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace earlier results in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.pass_context
 def embed(
+    context: click.Context,
     genotypes: Path,
     labels: Path | None,
     id_column: str | None,
@@ -104,6 +143,8 @@ def embed(
     ld_r2: float,
     n_pcs: int,
     n_clusters: int,
+    map_steps: int,
+    posterior_steps: int,
     draws: int,
     threads: int,
     force: bool,
@@ -116,23 +157,13 @@ def embed(
     """
     if quiet and verbose:
         raise OptionError("--quiet and --verbose exclude each other; give one of them")
-    if threads < 1:
-        raise OptionError(f"--threads must be at least 1, not {threads}")
-    for name, value in (
-        ("--min-maf", min_maf),
-        ("--min-call-rate", min_call_rate),
-        ("--min-sample-call-rate", min_sample_call_rate),
-        ("--ld-r2", ld_r2),
-    ):
-        if not 0 <= value <= 1:
-            raise OptionError(f"{name} must be from 0 to 1, not {value:g}")
-    if n_pcs < 1:
-        raise OptionError(f"--n-pcs must be at least 1, not {n_pcs}")
-    if model is not None and holdout:
-        raise OptionError("--holdout needs a model to train; leave it out with --model")
+    _check_ranges(context.params)
+    if model is not None:
+        _refuse_to_train(context)
     _limit_threads(threads)
     # Only now: these imports take seconds, and --help or a wrong option should not wait for them.
     from ancestry_ddvi.ddvi.model import ModelConfig
+    from ancestry_ddvi.ddvi.training import TrainingConfig
     from ancestry_ddvi.pipeline import EmbedConfig, embed_file
     from ancestry_ddvi.preprocessing.features import FeatureConfig
 
@@ -146,6 +177,7 @@ def embed(
             ld_max_r2=ld_r2,
         ),
         model=ModelConfig(n_latent=n_latent, n_components=n_clusters),
+        training=TrainingConfig(map_steps=map_steps, posterior_steps=posterior_steps),
         n_draws=draws,
         holdout=holdout,
         seed=seed,
@@ -166,7 +198,7 @@ def embed(
         rows += [(h.label, f"{h.value:.3f}") for h in summary.headlines]
         rows += [("written to", f"{summary.out_dir}/"), ("files", "  ".join(summary.files))]
         width = max(len(name) for name, _ in rows)
-        click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+        _print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
 def default_out(genotypes: Path) -> Path:
@@ -177,31 +209,77 @@ def default_out(genotypes: Path) -> Path:
     return Path(f"{name or 'genotypes'}.ddvi")
 
 
+def _flag(name: str) -> str:
+    """The option as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_ranges(values: dict[str, float]) -> None:
+    for name, (least, most) in RANGES.items():
+        if not least <= values[name] <= most:  # true of nan as well
+            to = f"from {least} to {most}" if most < math.inf else f"at least {least}"
+            raise OptionError(f"{_flag(name)} must be {to}, not {values[name]}")
+
+
+def _refuse_to_train(context: click.Context) -> None:
+    given = [
+        _flag(name)
+        for name in OF_TRAINING
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if given:
+        raise OptionError(
+            f"{', '.join(given)}: only for learning a map, and --model gives a learnt one; leave "
+            "one of them out"
+        )
+
+
 def _limit_threads(threads: int) -> None:
     """Linear algebra libraries read these once, when they are loaded."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """A polite kill cleans up as Ctrl-C does."""
-    raise KeyboardInterrupt
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:  # the reader has seen enough; the results are written
+        hush(sys.stdout)
+
+
+def _catch_signals() -> None:
+    """Let a polite kill or a closed terminal clean up as Ctrl-C does."""
+    last = -math.inf
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        # Impatient fingers press again; that must not interrupt the cleaning up.
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > 2:
+            raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # so that nohup keeps its meaning
+            signal.signal(signum, interrupt)
 
 
 def main() -> NoReturn:
     """Run the command line: exit 0 done, 2 the input's fault, 1 ours, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _catch_signals()
     try:
-        cli.main(standalone_mode=False)
+        cli.main(sys.argv[1:] or ["--help"], prog_name="ancestry-ddvi", standalone_mode=False)
         code = 0
     except InputError as error:
-        # One line, whatever a path or an id in it holds.
-        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
-        code = 2
+        code = _fail(str(error))
     except click.ClickException as error:
-        error.show()
-        code = 2
+        code = _fail(f"{error.format_message()} See `ancestry-ddvi embed --help`")
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: nothing half-written is left", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    # One line, whatever a path or an id in it holds.
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    return 2

@@ -1,4 +1,4 @@
-"""What a run says while it works: a bar per stage on a terminal, plain lines elsewhere, and a log."""
+"""What a run says: a bar per stage on a terminal, plain lines elsewhere, and a log."""
 
 from __future__ import annotations
 

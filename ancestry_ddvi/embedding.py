@@ -49,7 +49,7 @@ class EmbeddingTable:
         pcs
             (n_samples, n_pcs).
         """
-        _, n_samples, n_latent = draws.shape
+        n_latent = draws.shape[-1]
         mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
         columns: dict[str, np.ndarray] = {"sample_id": sample_id}
         columns |= {f"z{d + 1}": mean[:, d] for d in range(n_latent)}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 
 
-class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embed the rows of a matrix with a diffusion posterior.
 
     Parameters
@@ -26,7 +27,7 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     map_steps, posterior_steps
         Optimiser steps of the two training phases.
     random_state
-        Everything random follows from it.
+        Everything random follows from it: an int, a RandomState, or None for another each time.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         n_draws: int = 200,
         map_steps: int = TrainingConfig.map_steps,
         posterior_steps: int = TrainingConfig.posterior_steps,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_latent = n_latent
         self.n_components = n_components
@@ -58,15 +59,17 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(
             self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=self.n_latent
         )
+        # Drawn once, so that a fitted estimator gives the same answer each time it is asked.
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.mean_ = X.mean(axis=0)
         scale = X.std(axis=0)
         # A constant column has no scale of its own; any positive one leaves it at 0.
         scale[scale == 0] = 1.0
         config = ModelConfig(n_latent=self.n_latent, n_components=self.n_components)
-        self.model_ = AncestryModel(scale, config, self.random_state)
+        self.model_ = AncestryModel(scale, config, self._seed)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
         self.history_ = train(
-            self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self.random_state
+            self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self._seed
         )
         return self
 
@@ -78,12 +81,12 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             X - self.mean_,
             np.zeros(len(X)),
             n_draws=n_draws or self.n_draws,
-            seed=self.random_state,
+            seed=self._seed,
         )
 
     def transform(self, X: Any) -> np.ndarray:
         """(n_samples, n_latent) posterior means."""
-        mean: np.ndarray = self.sample(X).mean(axis=0)
+        mean: np.ndarray = self.sample(X).mean(axis=0, dtype=np.float64)
         return mean
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -95,6 +98,9 @@ class DDVI(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Mean evidence lower bound in nats; higher is better."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return float(
-            self.model_.elbo(X - self.mean_, np.zeros(len(X)), seed=self.random_state).mean()
-        )
+        return float(self.model_.elbo(X - self.mean_, np.zeros(len(X)), seed=self._seed).mean())
+
+    @property
+    def _n_features_out(self) -> int:
+        """Columns of `transform`, for `get_feature_names_out`."""
+        return self.n_latent

@@ -24,6 +24,7 @@ from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
+from ancestry_ddvi.reporting.html import json_ready
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,12 @@ def embed_file(
         run |= measured(console)
         run["files"] = sorted([*files_in(folder), MANIFEST, "run.log"])
         _write_text(folder / "run.log", "\n".join(console.lines))
-        _write_text(folder / MANIFEST, json.dumps(run, indent=2, ensure_ascii=False))
+        text = json.dumps(json_ready(run), indent=2, allow_nan=False, ensure_ascii=False)
+        _write_text(folder / MANIFEST, text)
         files = tuple(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
-    return RunSummary(tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files)
+    return RunSummary(
+        tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files
+    )
 
 
 def _say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:

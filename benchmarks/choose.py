@@ -26,7 +26,7 @@ import click
 import common
 import numpy as np
 import pandas as pd
-from scoring import one_thread
+from simulate import simulate
 
 from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.ddvi.model import AncestryModel
@@ -43,7 +43,6 @@ from ancestry_ddvi.reporting.scores import (
     knn_accuracy,
     standardise,
 )
-from simulate import simulate
 
 CACHE = Path(tempfile.gettempdir()) / "ancestry-ddvi-choose"
 FIRST_SIMULATION = 100
@@ -241,8 +240,14 @@ def score_bundled(full: Data, part: Data, config: EmbedConfig, seed: int) -> dic
     }
 
 
-def write_markdown(path: Path, results: dict[str, Any]) -> None:
-    """Both tables; cells are means over simulations and model seeds."""
+def fingerprint(config: dict[str, Any], quick: bool) -> str:
+    """Changes with the settings and with the code that the scores come out of."""
+    key = [config, quick, common.code_digest("ddvi", "preprocessing")]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def write_markdown(path: Path, results: dict[str, Any], quick: bool) -> None:
+    """Both tables; cells are means over simulations and model seeds. Stale runs are left out."""
     lines = ["# Settings compared without labels of real data", ""]
     for kind, columns, title in (
         ("simulation", SIMULATED, "Simulations with known populations"),
@@ -250,7 +255,11 @@ def write_markdown(path: Path, results: dict[str, Any]) -> None:
     ):
         rows = []
         for name, variant in results["variants"].items():
-            runs = [e["scores"] for k, e in variant["runs"].items() if k.startswith(kind)]
+            runs = [
+                e["scores"]
+                for k, e in variant["runs"].items()
+                if k.startswith(kind) and e["fingerprint"] == fingerprint(variant["config"], quick)
+            ]
             if runs:
                 cells = [f"{mean(r[c] for r in runs):.3f}" for c in columns]
                 rows.append([name, variant["changes"] or "defaults", str(len(runs)), *cells])
@@ -267,10 +276,6 @@ def write_markdown(path: Path, results: dict[str, Any]) -> None:
         "Command: `python benchmarks/choose.py --variant NAME:CHANGES ...`",
     ]
     common.write_text(path, "\n".join(lines) + "\n")
-
-
-def changes_of(text: str) -> str:
-    return text.partition(":")[2]
 
 
 @click.command(help=__doc__)
@@ -290,24 +295,21 @@ def main(
     out: Path,
     quick: bool,
 ) -> None:
-    one_thread()
     path = out / "choose.json"
-    code = common.code_digest("ddvi", "preprocessing")
     for text in (("default",) if defaults else ()) + variants:
         name, config = parse_variant(text)
         if quick:
             config = replace(
                 config, training=replace(config.training, map_steps=50, posterior_steps=50)
             )
-        common.record(path, ["variants", name, "changes"], changes_of(text))
+        common.record(path, ["variants", name, "changes"], text.partition(":")[2])
         common.record(path, ["variants", name, "config"], asdict(config))
         jobs = [(f"simulation {s + FIRST_SIMULATION}", s) for s in range(simulations)]
         jobs += [("bundled", None)] if bundled else []
         for kind, simulation in jobs:
             for seed in range(seeds):
-                key, fingerprint = f"{kind}, seed {seed}", [code, asdict(config), quick]
+                key, mark = f"{kind}, seed {seed}", fingerprint(asdict(config), quick)
                 runs = common.read_json(path)["variants"][name].setdefault("runs", {})
-                mark = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
                 if runs.get(key, {}).get("fingerprint") == mark:
                     continue
                 if simulation is None:
@@ -321,7 +323,7 @@ def main(
                 common.record(path, ["variants", name, "runs", key], entry)
                 click.echo(f"{name}, {key}: " + " ".join(f"{k} {v:.3f}" for k, v in scored.items()))
     common.record(path, ["versions"], common.versions())
-    write_markdown(out / "choose.md", common.read_json(path))
+    write_markdown(out / "choose.md", common.read_json(path), quick)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ LIBRARIES = (
 )
 
 
+# One thread, so that CPU seconds and results compare. Libraries read these when they are loaded:
+# import this module before any of them.
+for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+
 def relative(path: Path) -> str:
     """The path as seen from the repository, so that results name no machine's folders."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name

@@ -15,20 +15,6 @@ Peer = tuple[np.ndarray, np.ndarray]
 """Positions of the training samples and of the held-out ones."""
 
 
-def one_thread() -> None:
-    """Keep every library to one thread, so that CPU seconds and results compare."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1)
-    torch.set_num_threads(1)
-    try:
-        import numba
-    except ImportError:
-        return
-    numba.set_num_threads(1)
-
-
 def score_in_sample(
     z: np.ndarray,
     population: np.ndarray,

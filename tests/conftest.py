@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pysam
 import pytest
+from cli_helpers import QUICK, run_cli
 
 DATA = Path(__file__).parents[1] / "data"
 POPULATIONS = ("CHB", "FIN", "GIH", "PEL", "TSI", "YRI")
@@ -76,3 +75,34 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Cut:
     shuffled = panel[~panel["sample"].isin(sample_id[:2])].sample(frac=1, random_state=1)
     shuffled.to_csv(folder / "panel.tsv", sep="\t", index=False)
     return Cut(vcf, folder / "panel.tsv", few, sample_id, population)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the command."""
+
+    out: Path
+    process: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def default_run(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run the whole command with default settings, in the one process that takes its time."""
+    folder = tmp_path_factory.mktemp("default")
+    process = run_cli("embed", cut.vcf, "--labels", cut.panel, cwd=folder, strict=True)
+    return Run(folder / "cut.ddvi", process)
+
+
+@pytest.fixture(scope="session")
+def _quick_results(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ancestry_ddvi.pipeline import embed_file
+
+    out = tmp_path_factory.mktemp("quick") / "results"
+    embed_file(cut.vcf, out_dir=out, labels_path=cut.panel, config=QUICK)
+    return out
+
+
+@pytest.fixture
+def quick_results(_quick_results: Path, tmp_path: Path) -> Path:
+    """Results of a roughly trained model, a copy that a test may harm."""
+    return Path(shutil.copytree(_quick_results, tmp_path / "results"))

@@ -111,7 +111,7 @@ def test_embedding_separates_clusters_that_the_untrained_one_does_not(run: Run) 
 
 
 def test_losses_fall(run: Run) -> None:
-    terms = {name: np.array(column) for name, column in run.history.terms.items()}
+    terms = {name: np.array(column, float) for name, column in run.history.terms.items()}
     steps = np.array(run.history.steps)
     loss = sum(terms[name] for name in ("reconstruction", "prior_kl", "neighbour", "distance"))
     of_map = loss[steps <= 600]
@@ -244,7 +244,7 @@ def test_history_fills_what_a_phase_does_not_have() -> None:
     history.add(2, {"b": 2.0})
     history.add(3, {"a": 3.0, "b": 4.0})
     assert history.steps == [1, 2, 3]
-    np.testing.assert_equal(history.terms, {"a": [1, math.nan, 3], "b": [math.nan, 2, 4]})
+    np.testing.assert_equal(history.terms, {"a": [1, None, 3], "b": [None, 2, 4]})
 
 
 def test_wake_steps_come_as_often_as_asked() -> None:
@@ -284,7 +284,8 @@ def test_map_bound_is_that_of_the_model_with_the_untrained_chain() -> None:
     generator = torch.Generator().manual_seed(0)
     settings = config(0, 0, map_pairs=2000, noisy_share=0.0)
     with torch.no_grad():
-        terms = training._map_terms(model, x, noise, UNIT, neighbours, settings, generator)
+        batches = training._Data(x, noise, UNIT, neighbours, generator)
+        terms = training._map_terms(model, batches, settings)
     expected = model.elbo(data.x, noise.numpy(), n_draws=32).mean()
     bound = -float(terms["reconstruction"] + terms["prior_kl"])
     assert bound == pytest.approx(expected, abs=0.6)

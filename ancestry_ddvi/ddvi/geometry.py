@@ -4,13 +4,14 @@ A likelihood alone does not care where on the plane two populations lie, only th
 decoded. Two terms on the anchor's means mu_i are added while the map is learnt, both computed from
 the features alone:
 
-neighbour   InfoNCE with a Cauchy kernel (Böhm, Berens & Kobak 2022, "Contrastive embeddings"; van
-            den Oord et al. 2018): for pairs (i, j) of neighbours in feature space,
-                -log  k(mu_i, mu_j) / sum_{l != i} k(mu_i, mu_l),   k = 1 / (1 + |mu_i - mu_j|^2 / tau^2)
-            The partner is drawn from a close or a wide neighbourhood, so that both populations and
-            the groups they form hold together (multi-scale: Kobak & Berens 2019, Nat. Commun. 10:5416).
-distance    1 - corr(|mu_i - mu_j|, |x_i - x_j|) over random pairs, so that distances on the map rank
-            like genetic distances.
+neighbour   InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) with t-SNE's Cauchy kernel
+            k(a, b) = 1 / (1 + |a - b|^2 / tau^2): for neighbours (i, j) in feature space,
+                -log  k(mu_i, mu_j) / sum_{l != i} k(mu_i, mu_l)
+            The partner is drawn from a close or a wide neighbourhood, so that both populations
+            and the groups they form hold together (two scales as in Kobak & Berens 2019, Nat.
+            Commun. 10:5416).
+distance    1 - corr(|mu_i - mu_j|, |x_i - x_j|) over random pairs, so that distances on the map
+            rank like genetic distances.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class AncestryModel(nn.Module):
     Raises
     ------
     OptionError
-        If there are fewer features than latents.
+        If there are fewer features than latents, or a feature that does not vary.
     """
 
     def __init__(self, scale: np.ndarray, config: ModelConfig, seed: int) -> None:
@@ -71,11 +71,14 @@ class AncestryModel(nn.Module):
                 f"{config.n_latent} latents cannot be learnt from {len(scale)} principal "
                 "components; lower --n-latent or raise --n-components"
             )
+        if not (np.isfinite(scale) & (np.asarray(scale) > 0)).all():
+            raise OptionError("a feature has no spread over the training samples; leave it out")
         self.config = config
         generator = torch.Generator().manual_seed(seed)
         # Layers of torch draw from the global stream; fork it so that a caller's is not touched.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which would reseed accelerators too.
+            torch.default_generator.manual_seed(seed)
             scale_tensor = torch.as_tensor(scale, dtype=torch.float32)
             inputs = FeatureInput(scale_tensor)
             self.prior = MixturePrior(config.n_components, config.n_latent, generator)

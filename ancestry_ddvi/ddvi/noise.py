@@ -1,9 +1,9 @@
 """The noising process r that the user chooses and the posterior learns to reverse.
 
-With u = y_0 and a_t in (0, 1), t = 1..T (Piriyakulkij, Wang & Kuleshov 2025, sec. 3.1; Ho et al. 2020):
+With u = y_0 and a_t in (0, 1), t = 1..T (Piriyakulkij, Wang & Kuleshov 2025; Ho et al. 2020):
 
     r(y_t | y_{t-1})    = N( sqrt(1 - a_t) y_{t-1},  a_t I )
-    r(y_t | u)          = N( sqrt(abar_t) u,  (1 - abar_t) I ),        abar_t = prod_{s<=t} (1 - a_s)
+    r(y_t | u)          = N( sqrt(abar_t) u,  (1 - abar_t) I ),   abar_t = prod_{s<=t} (1 - a_s)
     r(y_{t-1} | y_t, u) = N( c_t u + d_t y_t,  v_t I )
         c_t = sqrt(abar_{t-1}) a_t / (1 - abar_t)
         d_t = sqrt(1 - a_t) (1 - abar_{t-1}) / (1 - abar_t)
@@ -25,7 +25,7 @@ from ancestry_ddvi.errors import OptionError
 
 LOG_SNR_FIRST = 4.0
 LOG_SNR_LAST = -6.0
-"""Log signal-to-noise of y_1 and y_T: y_1 keeps sd .13 of noise, y_T keeps .0025 of the variance."""
+"""Log signal-to-noise of y_1 and y_T: noise of sd .13 in y_1, .0025 of u's variance in y_T."""
 
 
 class NoiseSchedule(nn.Module):

@@ -8,11 +8,11 @@
     w_t           = v_t + c_t^2 (1 - abar_t)
     z             = mu + L y_0
 
-The noising process r runs in u and so may see x, which method and bound allow (Piriyakulkij et al.
-2025, sec. 3; r(y_{1:T} | z, x) enters numerator and denominator of the bound alike). All outputs of
-the denoiser start at 0. For u ~ N(0, I) the choice u_hat = sqrt(abar_t) y_t with variance w_t is the
-exact reverse of r, hence training starts at the Gaussian anchor itself (up to the terminal
-signal-to-noise) and every step away from it is a gain: skew, curvature, several modes.
+The noising process r runs in u and so sees x, which the bound allows: it holds for any r given z
+and x (Piriyakulkij, Wang & Kuleshov 2025). All outputs of the denoiser start at 0. For u ~ N(0, I)
+the choice u_hat = sqrt(abar_t) y_t with variance w_t is the exact reverse of r, hence training
+starts at the Gaussian anchor itself and every step away from it is a gain: skew, curvature, several
+modes.
 
 The last step has a variance too, w_1 > 0: a delta there would have no density, and the entropy of q
 is part of the bound.
@@ -20,6 +20,7 @@ is part of the bound.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,9 @@ MAX_LOG_VARIANCE = 4.0
 """Learnt log-variances move within +- this of their start: wide, but never a runaway."""
 
 TIME_WIDTH = 8
+
+LOG_2_PI_E = 1 + math.log(2 * math.pi)
+"""Twice the entropy of a standard normal."""
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -221,9 +225,7 @@ class DiffusionPosterior(nn.Module):
         cross = -normal_log_prob(residual, log_variance)
         spread = 0.5 * (v * torch.exp(-log_variance)).sum(-1)
         entropy = (
-            torch.where(
-                v > 0, 0.5 * (torch.log(v.clamp(min=1e-12)) + 2.8378770664093453), 0.0
-            ).squeeze(-1)
+            torch.where(v > 0, 0.5 * (torch.log(v.clamp(min=1e-12)) + LOG_2_PI_E), 0.0).squeeze(-1)
             * u.shape[-1]
         )
         denoising = n_steps * (cross + spread - entropy)

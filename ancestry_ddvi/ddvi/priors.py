@@ -2,8 +2,8 @@
 
     p(z) = sum_c w_c N(z; m_c, diag(s_c^2)),   w = softmax(logits)
 
-With learnt w, m, s this is clustering (a) of the paper (Piriyakulkij et al. 2025, sec. 5): a sample's
-membership is the posterior probability of the component, averaged over its draws.
+With learnt w, m, s this is the first form of clustering of Piriyakulkij, Wang & Kuleshov 2025: a
+sample's membership is the posterior probability of the component, averaged over its draws.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ class MixturePrior(nn.Module):
     def membership(self, z: Tensor) -> Tensor:
         """p(c | z), (..., n_components)."""
         return torch.softmax(self.component_log_prob(z), dim=-1)
+
+    @torch.no_grad()
+    def sort(self) -> None:
+        """Number the components by weight, largest first; p(z) stays as it is."""
+        order = torch.argsort(self.logits, descending=True, stable=True)
+        for parameter in (self.logits, self.mean, self.log_sd):
+            parameter.copy_(parameter[order].clone())
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, D) draws."""

@@ -1,13 +1,14 @@
 """How the model is trained: first the map, then the posterior.
 
-Map (theta and the anchor): the bound with the Gaussian anchor as posterior (the case T = 0), plus the
-two terms of `geometry`. Half of what the anchor sees is complete, the rest has noise added as missing
+Map (theta and the anchor): the bound with the Gaussian anchor as posterior (the case T = 0), plus
+the two terms of `geometry`. Part of what the anchor sees (`noisy_share`) has noise added as missing
 genotypes would add it, so one network serves every call rate.
 
-Posterior (phi), wake-sleep with theta frozen (Piriyakulkij et al. 2025, sec. 3): sleep steps on pairs
-(z, x) drawn from the model, whose posterior they are exact draws of, at noise levels from complete to
-a few hundred variants; wake steps on the bound of real samples. Sleep carries the calibration:
-a posterior trained on the bound alone is too sure of itself where genotypes are missing.
+Posterior (phi), wake-sleep with theta frozen (Piriyakulkij, Wang & Kuleshov 2025): sleep steps on
+pairs (z, x) drawn from the model, whose posterior they are exact draws of, at noise levels from
+complete to some sixty variants of fifteen thousand; wake steps on the bound of real samples. Sleep
+carries the calibration: a posterior trained on the bound alone is too sure of itself where
+genotypes are missing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,27 @@ from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
 from ancestry_ddvi.ddvi.objective import dream
 from ancestry_ddvi.ddvi.posterior import log_det
-from ancestry_ddvi.errors import TrainingDivergedError
+from ancestry_ddvi.errors import OptionError, TrainingDivergedError
+
+LOG_EVERY = 50
+"""Steps between entries of the training history."""
+
+MAX_GRADIENT = 50.0
+"""Gradients are clipped to this norm."""
+
+COMPLETE_SHARE = 0.15
+"""Share of sleep samples with no noise added: most real samples are complete."""
+
+_SHARE = (0.0, 1.0, "from 0 to 1")
+_ABOVE_0 = (math.ulp(0.0), math.inf, "above 0")
+_RANGES = {
+    "wide_share": _SHARE,
+    "wide_probability": _SHARE,
+    "noisy_share": _SHARE,
+    "min_kept": (math.ulp(0.0), 1.0, "above 0 and at most 1"),
+    **dict.fromkeys(("map_pairs", "posterior_batch", "wake_batch", "close_neighbours"), _ABOVE_0),
+    **dict.fromkeys(("map_learning_rate", "posterior_learning_rate", "tau"), _ABOVE_0),
+}
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,9 @@ class TrainingConfig:
 
     map_steps: int = 4000
     map_pairs: int = 128
-    map_learning_rate: float = 2e-3
+    map_learning_rate: float = 4e-3
     neighbour_weight: float = 30.0
-    distance_weight: float = 30.0
+    distance_weight: float = 8.0
     tau: float = 0.1
     close_neighbours: int = 15
     wide_share: float = 0.05
@@ -69,20 +90,32 @@ class TrainingConfig:
     wake_every: int = 8
     wake_batch: int = 128
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            low, high, words = _RANGES.get(name, (0, math.inf, "at least 0"))
+            if not (low <= value <= high and math.isfinite(value)):
+                raise OptionError(f"training: {name} must be {words}, not {value}")
+        if self.noisy_share == 1 and (self.neighbour_weight or self.distance_weight):
+            raise OptionError(
+                "training: with noisy_share 1 no sample is left for the neighbour and distance "
+                "terms; lower it or set both weights to 0"
+            )
+
 
 @dataclass
 class History:
-    """Loss terms along training: `steps` and, by term, the value at each."""
+    """Loss terms along training: `steps` and, by term, the latest value at each; None before the
+    term's phase has begun or after it has ended."""
 
     steps: list[int] = field(default_factory=list)
-    terms: dict[str, list[float]] = field(default_factory=dict)
+    terms: dict[str, list[float | None]] = field(default_factory=dict)
 
     def add(self, step: int, terms: dict[str, float]) -> None:
-        """Append one row; terms that a phase does not have are nan."""
+        """Append one row; terms that a phase does not have are None."""
         self.steps.append(step)
         for name in {**self.terms, **terms}:
-            column = self.terms.setdefault(name, [math.nan] * (len(self.steps) - 1))
-            column.append(terms.get(name, math.nan))
+            column = self.terms.setdefault(name, [None] * (len(self.steps) - 1))
+            column.append(terms.get(name))
 
 
 def train(
@@ -116,8 +149,8 @@ def train(
     TrainingDivergedError
         If a loss is not finite; the model is left at the step before.
     """
+    _check_features(x, noise)
     generator = torch.Generator().manual_seed(seed)
-    history = History()
     x_tensor = torch.as_tensor(x, dtype=torch.float32)
     noise_tensor = torch.as_tensor(noise, dtype=torch.float32).clamp(max=MAX_NOISE)
     neighbours = Neighbours(
@@ -126,69 +159,100 @@ def train(
         wide_share=config.wide_share,
         wide_probability=config.wide_probability,
     )
-    total = config.map_steps + config.posterior_steps
-    for phase, offset, length, learning_rate, parameters, terms_at in (
-        (
+    data = _Data(x_tensor, noise_tensor, unit, neighbours, generator)
+    phases = (
+        _Phase(
             "map",
-            0,
             config.map_steps,
             config.map_learning_rate,
-            [
-                *model.prior.parameters(),
-                *model.decoder.parameters(),
-                *model.posterior.anchor.parameters(),
-            ],
-            lambda step: _map_terms(
-                model, x_tensor, noise_tensor, unit, neighbours, config, generator
-            ),
+            nn.ModuleList([model.prior, model.decoder, model.posterior.anchor]),
+            lambda step: _map_terms(model, data, config),
         ),
-        (
+        # Theta is frozen here: what is not optimised takes no gradient.
+        _Phase(
             "posterior",
-            config.map_steps,
             config.posterior_steps,
             config.posterior_learning_rate,
-            list(model.posterior.parameters()),
-            lambda step: _posterior_terms(
-                model, x_tensor, noise_tensor, unit, config, step, generator
-            ),
+            model.posterior,
+            lambda step: _posterior_terms(model, data, config, step),
         ),
-    ):
-        steps = _optimise(parameters, terms_at, length, learning_rate, phase)
-        for step, terms in steps:
-            if step % 50 == 0 or step == length:
-                history.add(offset + step, {k: float(v.detach()) for k, v in terms.items()})
-                progress((offset + step) / total)
-    model.requires_grad_(True)
+    )
+    history = History()
+    total, done = sum(phase.n_steps for phase in phases), 0
+    try:
+        for phase in phases:
+            model.requires_grad_(False)
+            phase.learns.requires_grad_(True)
+            latest: dict[str, Tensor] = {}
+            for step, terms in _optimise(phase):
+                latest |= terms
+                if step % LOG_EVERY == 0 or step == phase.n_steps:
+                    row = {name: float(term.detach()) for name, term in latest.items()}
+                    history.add(done + step, row)
+                    progress((done + step) / total)
+            done += phase.n_steps
+    finally:
+        model.requires_grad_(True)
+    model.prior.sort()
     return history
 
 
-def _optimise(
-    parameters: list[nn.Parameter],
-    terms_at: Callable[[int], dict[str, Tensor]],
-    length: int,
-    peak: float,
-    phase: str,
-) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Adam with a one-cycle learning rate; yields (step, loss terms), the loss being their sum."""
-    if length < 1:
+@dataclass(frozen=True)
+class _Data:
+    """Training samples and what is needed to draw batches of them."""
+
+    x: Tensor
+    noise: Tensor
+    unit: float
+    neighbours: Neighbours
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What is optimised, for how long, on which terms; the loss is the sum of the terms."""
+
+    name: str
+    n_steps: int
+    learning_rate: float
+    learns: nn.Module
+    terms_at: Callable[[int], dict[str, Tensor]]
+
+
+def _check_features(x: np.ndarray, noise: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1) | np.isnan(noise))
+    if len(bad):
+        raise TrainingDivergedError(
+            f"training: features of row {bad[0]} are not finite ({len(bad)} such rows); look for "
+            "samples or variants with hardly any called genotype in the input"
+        )
+
+
+def _optimise(phase: _Phase) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Adam with a one-cycle learning rate; yields (step, loss terms)."""
+    if phase.n_steps < 1:
         return
-    optimiser = torch.optim.Adam(parameters, lr=peak, fused=True)
+    parameters = list(phase.learns.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
+    # The warm-up of a tenth must be at least two steps long.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peak, total_steps=max(length, 10), pct_start=0.1
+        optimiser, phase.learning_rate, total_steps=max(phase.n_steps, 20), pct_start=0.1
     )
-    for step in range(1, length + 1):
-        terms = terms_at(step)
+    for step in range(1, phase.n_steps + 1):
+        terms = phase.terms_at(step)
         loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            bad = ", ".join(k for k, v in terms.items() if not torch.isfinite(v)) or "sum"
-            raise TrainingDivergedError(
-                f"training: the loss became non-finite at step {step} of the {phase} phase "
-                f"(term: {bad}); try another --seed, fewer --n-components, or look for samples "
-                "far from all others in the input"
-            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 50.0)
+        slope = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
+        # A finite loss can have a non-finite gradient; both are caught before they reach weights.
+        if not (torch.isfinite(loss) and torch.isfinite(slope)):
+            bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+            what, where = ("loss", bad) if bad else ("gradient", list(terms))
+            raise TrainingDivergedError(
+                f"training: the {what} became non-finite at step {step} of the {phase.name} phase "
+                f"(term: {', '.join(where)}); try another --seed, fewer --n-clusters, or look for "
+                "samples far from all others in the input"
+            )
         optimiser.step()
         schedule.step()
         yield step, terms
@@ -208,18 +272,11 @@ def _draw_noise(
     return missing_noise(torch.where(complete, 1.0, kept), unit)
 
 
-def _map_terms(
-    model: AncestryModel,
-    x: Tensor,
-    noise: Tensor,
-    unit: float,
-    neighbours: Neighbours,
-    config: TrainingConfig,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
+def _map_terms(model: AncestryModel, data: _Data, config: TrainingConfig) -> dict[str, Tensor]:
     """Terms of the map phase on one batch of neighbour pairs."""
+    x, unit, generator = data.x, data.unit, data.generator
     i = torch.randint(len(x), (config.map_pairs,), generator=generator)
-    pairs = torch.cat([i, neighbours.partner(i, generator)])
+    pairs = torch.cat([i, data.neighbours.partner(i, generator)])
     # Pairs with added noise come first and teach only the bound; the geometry terms look at
     # complete features, where "neighbour" means something.
     n_noisy = round(config.noisy_share * config.map_pairs)
@@ -228,7 +285,7 @@ def _map_terms(
     added = added.repeat(2)
     clean = x[pairs]
     seen = clean + added.unsqueeze(1) * torch.randn(clean.shape, generator=generator)
-    level = torch.sqrt(noise[pairs] ** 2 + added**2)
+    level = torch.sqrt(data.noise[pairs] ** 2 + added**2)
     mean, factor = model.posterior.anchor(seen, level)
     u = torch.randn(mean.shape, generator=generator)
     z = mean + (factor @ u.unsqueeze(-1)).squeeze(-1)
@@ -247,22 +304,17 @@ def _map_terms(
 
 
 def _posterior_terms(
-    model: AncestryModel,
-    x: Tensor,
-    noise: Tensor,
-    unit: float,
-    config: TrainingConfig,
-    step: int,
-    generator: torch.Generator,
+    model: AncestryModel, data: _Data, config: TrainingConfig, step: int
 ) -> dict[str, Tensor]:
-    """Terms of one wake or sleep step; theta takes no gradient in this phase."""
-    model.prior.requires_grad_(False)
-    model.decoder.requires_grad_(False)
+    """Terms of one wake or sleep step."""
+    generator = data.generator
     if config.wake_every and step % config.wake_every == 0:
-        i = torch.randint(len(x), (config.wake_batch,), generator=generator)
-        bound = model.bound(x[i], noise[i], generator)
+        i = torch.randint(len(data.x), (config.wake_batch,), generator=generator)
+        bound = model.bound(data.x[i], data.noise[i], generator)
         return {"reconstruction": -bound.reconstruction.mean(), "prior_kl": bound.prior_kl.mean()}
-    level = _draw_noise(config.posterior_batch, unit, 0.15, config.min_kept, generator)
+    level = _draw_noise(
+        config.posterior_batch, data.unit, COMPLETE_SHARE, config.min_kept, generator
+    )
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     sleep = model.posterior.sleep_loss(z, dreamt, level, generator)
     return {name: term.mean() for name, term in sleep.items()}

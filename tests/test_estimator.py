@@ -1,0 +1,126 @@
+"""DDVI as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ancestry_ddvi import DDVI
+
+QUICK: dict[str, Any] = {"n_components": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 30}
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    """Three groups in five columns far from 0, one of them constant."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 9, 0, 0, 0]])
+    return 100 + centres.repeat(20, axis=0) + rng.normal(size=(60, 5)) * [1, 1, 1, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def fitted(x: np.ndarray) -> DDVI:
+    return DDVI(**QUICK).fit(x)
+
+
+def test_shapes(fitted: DDVI, x: np.ndarray) -> None:
+    assert fitted.n_features_in_ == 5
+    assert fitted.sample(x).shape == (20, 60, 2)
+    assert fitted.sample(x, n_draws=3).shape == (3, 60, 2)
+    assert fitted.transform(x[:7]).shape == (7, 2)
+    assert fitted.transform(x).dtype == np.float64
+    probability = fitted.predict_proba(x)
+    assert probability.shape == (60, 4)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    assert (probability >= 0).all()
+    assert list(fitted.get_feature_names_out()) == ["ddvi0", "ddvi1"]
+
+
+def test_transform_is_the_mean_of_the_draws(fitted: DDVI, x: np.ndarray) -> None:
+    np.testing.assert_allclose(fitted.transform(x), fitted.sample(x).mean(axis=0), atol=1e-5)
+
+
+def test_score_is_higher_for_data_of_the_kind_it_learnt(fitted: DDVI, x: np.ndarray) -> None:
+    assert np.isfinite(fitted.score(x))
+    assert fitted.score(x) > fitted.score(x[:, ::-1])
+
+
+def test_columns_are_centred(fitted: DDVI, x: np.ndarray) -> None:
+    moved = DDVI(**QUICK).fit(x - 100)
+    np.testing.assert_allclose(moved.transform(x - 100), fitted.transform(x), atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_numbers(fitted: DDVI, x: np.ndarray) -> None:
+    np.testing.assert_array_equal(DDVI(**QUICK).fit_transform(x), fitted.transform(x))
+    other = DDVI(**QUICK, random_state=1).fit_transform(x)
+    assert np.abs(other - fitted.transform(x)).max() > 0.01
+
+
+def test_random_state_may_be_a_generator_or_none(x: np.ndarray) -> None:
+    short = {**QUICK, "map_steps": 20, "posterior_steps": 20}
+    first, second = (
+        DDVI(**short, random_state=np.random.RandomState(3)).fit_transform(x) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    free = DDVI(**short, random_state=None).fit(x)
+    np.testing.assert_array_equal(free.transform(x), free.transform(x))
+
+
+def test_parameters_clone_and_pickle(fitted: DDVI, x: np.ndarray) -> None:
+    assert fitted.get_params() == {**QUICK, "n_latent": 2, "random_state": 0}
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    assert not hasattr(copy, "model_")
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
+
+
+def test_in_a_pipeline(x: np.ndarray) -> None:
+    pipeline = make_pipeline(StandardScaler(), DDVI(**QUICK))
+    embedded = pipeline.fit_transform(x)
+    assert embedded.shape == (60, 2)
+    np.testing.assert_allclose(pipeline.transform(x), embedded)
+    assert np.isfinite(pipeline.score(x))
+
+
+@pytest.mark.parametrize("method", ["transform", "predict_proba", "sample", "score"])
+def test_not_fitted(method: str, x: np.ndarray) -> None:
+    with pytest.raises(NotFittedError):
+        getattr(DDVI(), method)(x)
+
+
+def with_nan(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x[3, 2] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (with_nan, "contains NaN"),
+        (lambda x: x / 0.0, "infinity"),
+        (lambda x: x[:1], "minimum of 2"),
+        (lambda x: x[:, :1], "1 feature.*minimum of 2"),
+        (lambda x: x[0], "Expected 2D array"),
+        (lambda x: x.astype(str) + "a", "could not convert"),
+    ],
+)
+def test_bad_input_is_refused_before_training(
+    spoil: Any, words: str, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
+    with np.errstate(divide="ignore"), pytest.raises(ValueError, match=words):
+        DDVI(**QUICK).fit(spoil(x))
+
+
+def test_another_number_of_columns_is_refused(fitted: DDVI, x: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="4 features, but DDVI is expecting 5"):
+        fitted.transform(x[:, :4])

@@ -1,0 +1,319 @@
+"""The whole story on a small real cut: every file of the contract, and what it must say."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from cli_helpers import QUICK, strict_json, tree
+from conftest import Cut
+from helpers import write_vcf
+
+from ancestry_ddvi import fit_embedding, load_model, read_genotypes
+from ancestry_ddvi.ddvi.model import ModelConfig
+from ancestry_ddvi.errors import OptionError, OutputError
+from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.pipeline import EmbedConfig, embed_file
+from ancestry_ddvi.preprocessing.features import FeatureConfig
+
+FILES = {
+    *("embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json"),
+    *("model/model.json", "model/model.safetensors", "model/variants.tsv", "run.json", "run.log"),
+}
+LABELS = ["pop", "super_pop", "gender"]
+
+
+def table_of(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "embedding.csv", dtype={"sample_id": str}, keep_default_na=False)
+
+
+def latent_columns(n_latent: int) -> list[str]:
+    axes = range(1, n_latent + 1)
+    names = ["sample_id", *(f"z{d}" for d in axes), *(f"z{d}_sd" for d in axes)]
+    return [*names, "cluster", "cluster_probability"]
+
+
+def check_numbers(frame: pd.DataFrame, n_latent: int = 2) -> None:
+    """What holds for every embedding."""
+    numbers = frame[latent_columns(n_latent)[1:]].to_numpy(float)
+    assert np.isfinite(numbers).all()
+    assert (frame[[f"z{d + 1}_sd" for d in range(n_latent)]] > 0).all(axis=None)
+    assert frame["cluster_probability"].between(0, 1).all()
+    assert frame["cluster"].between(1, 30).all()
+
+
+# The files of one run with labels.
+
+
+def test_every_file_of_the_contract(quick_results: Path) -> None:
+    found = {name for name, data in tree(quick_results).items() if data != b"folder"}
+    assert found == FILES
+    assert set(strict_json(quick_results / "run.json")["files"]) == FILES
+    assert all(data for data in tree(quick_results).values())
+
+
+def test_embedding_csv(quick_results: Path, cut: Cut) -> None:
+    frame = table_of(quick_results)
+    assert list(frame.columns) == [*latent_columns(2), *LABELS]
+    assert frame["sample_id"].tolist() == cut.sample_id
+    check_numbers(frame)
+
+
+def test_labels_are_joined_by_id(quick_results: Path, cut: Cut) -> None:
+    # The panel is shuffled, lacks the first two samples, and has 2,354 others.
+    frame = table_of(quick_results)
+    expected = ["", "", *(cut.population[i] for i in cut.sample_id[2:])]
+    assert frame["pop"].tolist() == expected
+    panel = pd.read_csv(cut.panel, sep="\t").set_index("sample")
+    assert frame["super_pop"].tolist()[2:] == panel.loc[cut.sample_id[2:], "super_pop"].tolist()
+
+
+def test_missing_and_extra_labels_are_reported(quick_results: Path, cut: Cut) -> None:
+    missing = re.compile(rf"no row for 2 of 150 samples \({cut.sample_id[0]}, {cut.sample_id[1]}\)")
+    log = (quick_results / "run.log").read_text()
+    assert re.search(r"warning: .*" + missing.pattern, log)
+    assert "2,354 rows have no genotypes" in log
+    assert missing.search((quick_results / "report.html").read_text())
+    run = strict_json(quick_results / "run.json")
+    assert [w for w in run["warnings"] if missing.search(w)]
+    assert run["counts"]["samples without labels"] == 2
+    assert run["counts"]["label rows without genotypes"] == 2354
+    assert "label rows without genotypes" in (quick_results / "report.html").read_text()
+
+
+def test_metrics_json(quick_results: Path) -> None:
+    metrics = strict_json(quick_results / "metrics.json")
+    assert {"gmm_20_rms_10", "knn_population", "fst_rank_correlation", "model"} <= set(metrics)
+    for name, group in metrics.items():
+        assert {"data", "scorer", "seed"} <= set(group), name
+        assert name == "model" or "in-sample" in group["split"]
+    assert metrics["knn_population"]["n_samples"] == 148  # two have no label
+    assert metrics["embedding"]["n_samples"] == 150
+    assert metrics["model"]["n_in_sample"] == 150
+    assert "elbo_held_out" not in metrics["model"]
+
+
+def test_run_json(quick_results: Path, cut: Cut) -> None:
+    run = strict_json(quick_results / "run.json")
+    assert run["input"]["sha256"] == hashlib.sha256(cut.vcf.read_bytes()).hexdigest()
+    assert run["input"]["path"] == str(cut.vcf)
+    assert run["parameters"] == asdict(QUICK)
+    assert run["seed"] == 0
+    assert run["libraries"]["torch"]
+    assert set(run["seconds"]) == set(run["cpu_seconds"])
+    assert list(run["seconds"]) == [
+        *("read genotypes", "learn features", "train the model", "draw from the posterior"),
+        *("score the embedding", "write the results"),
+    ]
+    assert all(seconds >= 0 for seconds in run["seconds"].values())
+    assert 50 < run["peak_memory_mb"] < 10_000
+
+
+def test_counts_add_up(quick_results: Path, cut: Cut) -> None:
+    counts = strict_json(quick_results / "run.json")["counts"]
+    assert counts["samples"] == counts["samples trained on"] == 150
+    assert counts["biallelic SNPs read"] == 2500 - sum(counts["records left out"].values())
+    filtered = counts["variants filtered"]
+    assert counts["biallelic SNPs read"] == sum(filtered.values()) + counts["variants used"]
+    dosage = read_genotypes(cut.vcf).dosage
+    assert filtered["monomorphic"] == (dosage.min(axis=0) == dosage.max(axis=0)).sum() > 0
+
+
+def test_covariates(quick_results: Path, cut: Cut) -> None:
+    frame = pd.read_csv(quick_results / "covariates.tsv", sep="\t", dtype={"IID": str})
+    assert list(frame.columns[:3]) == ["FID", "IID", "PC1"]
+    assert frame["IID"].tolist() == cut.sample_id
+    assert np.isfinite(frame.iloc[:, 2:].to_numpy()).all()
+
+
+def test_pictures_and_page(quick_results: Path) -> None:
+    image = matplotlib.image.imread(quick_results / "map.png")
+    assert min(image.shape[:2]) > 500
+    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50
+    pdf = (quick_results / "map.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+    page = (quick_results / "report.html").read_text()
+    # Self-contained: nothing is fetched. Plotly's source names addresses, so look at tags only.
+    assert not re.search(r"<(script|img|link|iframe)[^>]*(src|href)\s*=\s*[\"']?(https?:)?//", page)
+
+
+# Runs of other kinds.
+
+
+def run(cut: Cut, tmp_path: Path, vcf: Path | None = None, **settings: Any) -> tuple[Path, Any]:
+    """A quick run; its folder and its run.json."""
+    out = tmp_path / "out"
+    settings.setdefault("config", QUICK)
+    embed_file(vcf or cut.vcf, out_dir=out, **settings)
+    return out, strict_json(out / "run.json")
+
+
+def test_without_labels(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
+    out, described = run(cut, tmp_path)
+    assert list(table_of(out).columns) == latent_columns(2)
+    metrics = strict_json(out / "metrics.json")
+    assert "silhouette" in metrics["gmm_20_rms_10"]
+    assert not [name for name in metrics if "population" in name or "fst" in name]
+    assert described["labels"] is None
+    assert described["counts"]["samples without labels"] is None
+    # Labels colour and score; they must not move a sample.
+    pd.testing.assert_frame_equal(table_of(out), table_of(quick_results).drop(columns=LABELS))
+    same = ("covariates.tsv", "model/model.safetensors", "model/variants.tsv", "model/model.json")
+    assert [tree(out)[name] for name in same] == [tree(quick_results)[name] for name in same]
+
+
+def test_another_seed_and_more_latents(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
+    config = replace(QUICK, seed=1, model=ModelConfig(n_latent=3))
+    out, described = run(cut, tmp_path, config=config)
+    frame = table_of(out)
+    assert list(frame.columns) == latent_columns(3)
+    check_numbers(frame, 3)
+    assert described["seed"] == 1
+    assert np.abs(frame["z1"] - table_of(quick_results)["z1"]).max() > 0.01
+
+
+def test_held_out_samples(cut: Cut, tmp_path: Path) -> None:
+    config = replace(QUICK, holdout=0.2)
+    out, described = run(cut, tmp_path, config=config, labels_path=cut.panel)
+    assert described["counts"]["samples trained on"] == 120
+    metrics = strict_json(out / "metrics.json")
+    assert 0 <= metrics["held_out_knn_population"]["accuracy"] <= 1
+    assert metrics["model"]["n_held_out"] == 30
+    assert metrics["model"]["n_in_sample"] == 120
+    assert metrics["embedding"]["n_samples"] == 120
+
+
+def test_nothing_is_learnt_from_held_out_samples(cut: Cut) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    config = replace(QUICK, holdout=0.2)
+    fitted = fit_embedding(genotypes, config)
+    hidden = ~fitted.trained_on
+    spoilt = genotypes.dosage.copy()
+    spoilt[hidden] = 2 - spoilt[hidden]
+    other = fit_embedding(GenotypeMatrix(spoilt, genotypes.sample_id, genotypes.variants), config)
+    np.testing.assert_array_equal(fitted.table.z[~hidden], other.table.z[~hidden])
+    assert np.abs(fitted.table.z[hidden] - other.table.z[hidden]).max() > 0.1
+    # And they are placed as a model that is loaded later would place them.
+    alone = fitted.model.extractor.transform(genotypes.select(samples=hidden))
+    np.testing.assert_allclose(alone.x, fitted.features.x[hidden], rtol=1e-4, atol=1e-5)
+
+
+def test_even_a_tiny_share_holds_somebody_out(cut: Cut) -> None:
+    fitted = fit_embedding(read_genotypes(cut.vcf), replace(QUICK, holdout=0.001))
+    assert (~fitted.trained_on).sum() == 1
+
+
+def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
+    out, described = run(
+        cut, tmp_path, vcf=cut.few, model_path=quick_results, labels_path=cut.panel
+    )
+    frame = table_of(out)
+    assert frame["sample_id"].tolist() == cut.sample_id[:10]
+    check_numbers(frame)
+    assert described["counts"]["samples trained on"] == 0
+    assert described["training"] is None
+    # Settings of a training that did not happen would mislead.
+    assert described["parameters"] == {"n_draws": 50, "seed": 0}
+    assert described["model"]["config"]["training"]["map_steps"] == 60
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["embedding"]["split"].startswith("held-out")
+    assert metrics["model"]["n_held_out"] == 10
+    weights = "model/model.safetensors"
+    assert tree(out)[weights] == tree(quick_results)[weights]
+
+
+def test_a_sample_is_placed_alike_in_any_company(cut: Cut, quick_results: Path) -> None:
+    model, genotypes = load_model(quick_results), read_genotypes(cut.vcf)
+    together = model.embed(genotypes, n_draws=400)
+    few = model.embed(genotypes.select(samples=np.arange(10)), n_draws=400)
+    # Draws may be others, so two means differ by sqrt(2) standard errors; 5 of these are plenty.
+    tolerance = 5 * np.sqrt(2 / 400) * together.z_sd[:10]
+    assert (np.abs(few.z - together.z[:10]) <= tolerance).all()
+    np.testing.assert_allclose(few.pcs, together.pcs[:10], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_without_a_call_is_kept_and_named(cut: Cut, tmp_path: Path) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    dosage = genotypes.dosage.copy()
+    dosage[3] = MISSING
+    dosage[5, ::5] = MISSING
+    vcf = write_vcf(tmp_path / "gaps.vcf", dosage, genotypes.sample_id, genotypes.variants)
+    out, described = run(cut, tmp_path, vcf=vcf)
+    frame = table_of(out)
+    check_numbers(frame)
+    assert frame["z1_sd"][3] > 2 * frame["z1_sd"].median()
+    warnings = "\n".join(described["warnings"])
+    assert "1 samples have no called genotype at the model's variants" in warnings
+    assert "2 samples have a call rate below 0.9" in warnings
+    assert cut.sample_id[3] in warnings
+    assert cut.sample_id[3] in (out / "report.html").read_text()
+    assert described["counts"]["samples trained on"] == 148
+    strict_json(out / "metrics.json")
+
+
+def test_a_label_column_may_be_named_as_one_of_ours(cut: Cut, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = [f"{s},{cut.population[s]},x{i % 3},y{i % 2},v" for i, s in enumerate(cut.sample_id)]
+    header = "iid,z1,cluster,label_cluster,sample_id"
+    labels.write_text("\n".join([header, *rows]) + "\n")
+    out, _ = run(cut, tmp_path, labels_path=labels, id_column="iid")
+    frame = table_of(out)
+    ours = ["label_z1", "label_label_cluster", "label_cluster", "label_sample_id"]
+    assert list(frame.columns) == [*latent_columns(2), *ours]
+    assert frame["label_z1"].tolist() == [cut.population[s] for s in cut.sample_id]
+    assert frame["label_label_cluster"].tolist()[:4] == ["x0", "x1", "x2", "x0"]
+    assert frame["label_cluster"].tolist()[:4] == ["y0", "y1", "y0", "y1"]
+
+
+def test_a_folder_name_need_not_be_unicode(cut: Cut, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    panel = folder / "panel.tsv"
+    panel.write_bytes(cut.panel.read_bytes())
+    out = folder / "out"
+    embed_file(cut.vcf, out_dir=out, labels_path=panel, config=QUICK)
+    assert strict_json(out / "run.json")["labels"] == str(panel)
+
+
+def test_a_failure_while_writing_leaves_the_old_results(
+    cut: Cut, quick_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(quick_results.parent)
+
+    def full(*args: Any, **settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ancestry_ddvi.pipeline.EmbeddingModel.save", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        embed_file(cut.vcf, out_dir=quick_results, config=QUICK, force=True)
+    assert tree(quick_results.parent) == before
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"holdout": 1.0}, "--holdout"),
+        ({"holdout": -0.1}, "--holdout"),
+        ({"holdout": float("nan")}, "--holdout"),
+        ({"n_draws": 1}, "--draws"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**31}, "--seed"),
+        ({"model": ModelConfig(n_latent=21)}, "--n-latent 21 is more than the 20 principal"),
+        ({"features": FeatureConfig(n_components=1)}, "--n-latent 2 is more than the 1 principal"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        EmbedConfig(**settings)
