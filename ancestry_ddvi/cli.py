@@ -16,7 +16,7 @@ import click
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.console import Console, Verbosity, hush
-from ancestry_ddvi.errors import InputError, OptionError
+from ancestry_ddvi.errors import InputError, OptionError, OutputError
 
 GENOTYPE_SUFFIXES = {".vcf", ".gz", ".bgz"}
 
@@ -243,8 +243,16 @@ def _limit_threads(threads: int) -> None:
 def _print(text: str) -> None:
     try:
         click.echo(text)
-    except BrokenPipeError:  # the reader has seen enough; the results are written
+    except OSError as error:
         hush(sys.stdout)
+        if not isinstance(error, BrokenPipeError):  # a reader who left has seen enough
+            raise OutputError(
+                f"standard output: the summary cannot be written ({error.strerror}); the results "
+                "are written, and run.json holds the same figures"
+            ) from error
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _catch_signals() -> None:
@@ -258,7 +266,7 @@ def _catch_signals() -> None:
         if last - before > 2:
             raise KeyboardInterrupt
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in _SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # so that nohup keeps its meaning
             signal.signal(signum, interrupt)
 
@@ -266,6 +274,8 @@ def _catch_signals() -> None:
 def main() -> NoReturn:
     """Run the command line: exit 0 done, 2 the input's fault, 1 ours, 130 interrupted."""
     _catch_signals()
+    if sys.stderr is None:  # closed by `2>&-`
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     try:
         cli.main(sys.argv[1:] or ["--help"], prog_name="ancestry-ddvi", standalone_mode=False)
         code = 0
@@ -274,6 +284,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         code = _fail(f"{error.format_message()} See `ancestry-ddvi embed --help`")
     except (KeyboardInterrupt, click.Abort):
+        for signum in _SIGNALS:  # one more press would kill the process as it takes its leave
+            signal.signal(signum, signal.SIG_IGN)
         print("interrupted: nothing half-written is left", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -27,7 +27,10 @@ Update = Callable[[float], None]
 
 
 def hush(stream: TextIO) -> None:
-    """Send a stream whose reader has gone away (`| head -1`) nowhere, to the end of the process."""
+    """Send a stream that cannot be written any more nowhere, to the end of the process.
+
+    Its reader has gone away (`| head -1`), say; what Python still holds of it would fail at exit.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -113,5 +116,5 @@ class Console:
             return
         try:
             print(line, file=self.stream, flush=True)
-        except BrokenPipeError:  # nobody listens any more; the results are still wanted
+        except OSError:  # nobody listens any more; the results are still wanted
             hush(self.stream)

@@ -161,5 +161,5 @@ def test_a_pickle_is_never_unpickled(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "file"])
 def test_no_model_there(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ModelFileError, match="no model here.*`ancestry-ddvi embed` wrote"):
+    with pytest.raises(ModelFileError, match=r"no model here.*`ancestry-ddvi embed` wrote"):
         load_model(tmp_path / name)

@@ -137,7 +137,8 @@ def test_covariates(quick_results: Path, cut: Cut) -> None:
 def test_pictures_and_page(quick_results: Path) -> None:
     image = matplotlib.image.imread(quick_results / "map.png")
     assert min(image.shape[:2]) > 500
-    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50
+    few = image[::7, ::7].reshape(-1, image.shape[2])
+    assert len(np.unique(few, axis=0)) > 50
     pdf = (quick_results / "map.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert pdf.rstrip().endswith(b"%%EOF")

@@ -16,7 +16,7 @@ from ancestry_ddvi.ddvi.priors import MixturePrior
 from ancestry_ddvi.errors import OptionError
 
 BATCH = 8192
-"""Rows sent through the networks at once outside training, so that memory stays bounded."""
+"""Rows sent through the networks at once outside training: few enough for the cache, measured."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ModelConfig:
     n_latent: int = 2
     n_components: int = 30
     n_steps: int = 10
-    n_hidden: int = 64
+    n_hidden: int = 128
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -109,7 +109,7 @@ class AncestryModel(nn.Module):
         """(n_draws, n_samples, D) float32 draws of q(z | x)."""
         generator = torch.Generator().manual_seed(seed)
         out = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
-        for rows, x_part, noise_part in _batches(x, noise, max(1, 64 * BATCH // n_draws)):
+        for rows, x_part, noise_part in _batches(x, noise, max(1, BATCH // n_draws)):
             out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, generator).numpy()
         return out
 
