@@ -341,6 +341,21 @@ def test_an_interrupted_run_leaves_no_trace(cut: Cut, tmp_path: Path, signum: in
     assert not list(tmp_path.iterdir())
 
 
+def test_impatient_fingers_do_not_interrupt_the_cleaning_up(
+    ancestry_ddvi_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ancestry_ddvi_command("--version")  # its handlers stay, until the fixture ends
+    now = iter([100.0, 100.5, 101.0, 110.0])
+    monkeypatch.setattr("ancestry_ddvi.cli.time.monotonic", lambda: next(now))
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    # But whoever still waits seconds later means it.
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_an_interrupted_run_leaves_earlier_results(cut: Cut, quick_results: Path) -> None:
     before = tree(quick_results.parent)
     code, _ = interrupt_training(cut, quick_results, signal.SIGINT, force=True)

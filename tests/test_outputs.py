@@ -177,6 +177,15 @@ def test_an_empty_folder_is_filled_and_stays_the_same(
     assert (target / "model").is_dir()
 
 
+def test_nothing_is_written_beside_a_folder_that_exists(tmp_path: Path) -> None:
+    # It may be a mount point: what is beside it is then another, perhaps read-only, file system.
+    (tmp_path / "out").mkdir()
+    for force in (False, True):
+        with new_folder(tmp_path / "out", force=force) as folder:
+            assert folder.parent == tmp_path / "out"
+            fill(folder, "new")
+
+
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
