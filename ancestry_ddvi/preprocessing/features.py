@@ -215,11 +215,16 @@ class FeatureExtractor:
             x = self._scale(dosage[np.ix_(rows, kept[block])], block)
             relationship += x @ x.T
         relationship /= m
+        floor = float(np.trace(relationship)) / n
+        if floor == 0:
+            raise NotEnoughDataError(
+                f"{genotypes.name}: all {n} training samples have the same genotype at each of the "
+                f"{m} variants left, so there is no structure to map; check how the file was made"
+            )
         # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
         # constant vector, which centred columns send to 0.
         start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
         value, vector = eigsh(relationship, k=n_components, v0=start)
-        floor = float(np.trace(relationship)) / n
         # Few distinct samples span few components; the rest is rounding that scaling would blow up.
         order = np.argsort(value)[::-1]
         order = order[value[order] > RANK_TOLERANCE * floor]
