@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import (
     History,
     TrainingConfig,
-    config_dict,
     missing_noise,
     train,
 )
@@ -329,8 +328,8 @@ def test_noise_levels_of_training_cover_the_range() -> None:
 
 def test_settings_are_json() -> None:
     settings = config(3, 4)
-    assert TrainingConfig(**json.loads(json.dumps(config_dict(settings)))) == settings
-    assert set(config_dict(settings)) == {f.name for f in fields(TrainingConfig)}
+    assert TrainingConfig(**json.loads(json.dumps(asdict(settings)))) == settings
+    assert set(asdict(settings)) == {f.name for f in fields(TrainingConfig)}
 
 
 # --- it stops -----------------------------------------------------------------------------------

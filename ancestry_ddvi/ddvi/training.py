@@ -318,8 +318,3 @@ def _posterior_terms(
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     sleep = model.posterior.sleep_loss(z, dreamt, level, generator)
     return {name: term.mean() for name, term in sleep.items()}
-
-
-def config_dict(config: TrainingConfig) -> dict[str, float | int]:
-    """JSON-ready settings."""
-    return asdict(config)
