@@ -68,7 +68,7 @@ def test_components_by_hand() -> None:
     """Two groups that differ at every variant: one component, worked out exactly.
 
     p = 1/2 everywhere, so X is -sqrt(2) in one group and sqrt(2) in the other, every entry of A
-    is 2 or -2, its eigenvalue is 2 n, its floor 2, and rho = 1 - 1/n.
+    is 2 or -2, its eigenvalue is 2 n and its floor 2.
     """
     n, m = 24, 30
     second = np.arange(n) >= n // 2
@@ -78,10 +78,14 @@ def test_components_by_hand() -> None:
     features = extractor.fit_transform(genotypes)
     # The data span one component, so the two others asked for do not exist.
     np.testing.assert_allclose(extractor.eigenvalue, [2 * n], rtol=1e-5)
-    np.testing.assert_allclose(extractor.shrinkage, [1 - 1 / n], rtol=1e-5)
+    # No eigenvalue is left to show linkage, so g = m / n = 5/4, and the spike solves
+    # L (1 + g / (L - 1)) = g l / floor = 30.
+    spike = max(np.roots([1, 5 / 4 - 1 - 30, 30]))
+    rho = (spike - 1) / (spike + 1 / 4)
+    np.testing.assert_allclose(extractor.shrinkage, [rho], rtol=1e-5)
     np.testing.assert_allclose(np.abs(extractor.loadings), 1 / np.sqrt(m), rtol=1e-5)
     assert extractor.unit == n / m
-    expected = np.sqrt(2 * n) * (1 - 1 / n) * np.where(second, 1, -1)
+    expected = np.sqrt(2 * n) * rho * np.where(second, 1, -1)
     sign = np.sign(features.x[-1, 0])
     np.testing.assert_allclose(features.x[:, 0] * sign, expected, rtol=1e-5)
 
@@ -194,10 +198,41 @@ def test_components_of_noise_spread_alike_in_training_and_new_samples() -> None:
     x = extractor.fit_transform(genotypes, train=train).x
     assert extractor.eigenvalue[-1] < 0.8 < 1.2 < extractor.eigenvalue[0]
     ratio = x[train].std(axis=0) / x[~train].std(axis=0)
-    # The first few lie between signal and noise, where rho is an upper bound.
-    np.testing.assert_allclose(ratio[10:], 1, atol=0.15)
-    assert ratio.min() > 0.85
-    assert ratio.max() < 2
+    np.testing.assert_allclose(ratio, 1, atol=0.15)
+
+
+def test_components_spread_alike_in_training_and_new_samples() -> None:
+    """Strong, weak and absent structure in one fit; without rho weak components spread up to 3 times
+    as far in training."""
+    genotypes, _ = balding_nichols(150, 4000, 0.02, 8, seed=4)
+    train = np.random.default_rng(0).random(1200) < 0.5
+    extractor = FeatureExtractor(FeatureConfig(n_components=15))
+    x = extractor.fit_transform(genotypes, train=train).x
+    ratio = np.sqrt((x[train] ** 2).mean(axis=0) / (x[~train] ** 2).mean(axis=0))
+    np.testing.assert_allclose(ratio, 1, atol=0.15)
+    assert (ratio / extractor.shrinkage).max() > 2
+
+
+def test_linkage_that_pruning_left_is_allowed_for() -> None:
+    """Each variant twice: the components of noise spread as of half as many variants."""
+    genotypes, _ = balding_nichols(300, 1000, 0.05, 1, seed=5)
+    twice = GenotypeMatrix(
+        np.repeat(genotypes.dosage, 2, axis=1), genotypes.sample_id, make_variants(2000)
+    )
+    config = FeatureConfig(n_components=5, ld_max_r2=1)
+    once = FeatureExtractor(config).fit(genotypes)
+    linked = FeatureExtractor(config).fit(twice)
+    np.testing.assert_allclose(linked.shrinkage, once.shrinkage, rtol=0.05)
+    assert once.unit == 2 * linked.unit
+
+
+def test_fit_learns_what_fit_transform_learns() -> None:
+    genotypes, _ = simulated()
+    one, other = FeatureExtractor(CONFIG), FeatureExtractor(CONFIG)
+    assert one.fit(genotypes) is one
+    other.fit_transform(genotypes)
+    np.testing.assert_array_equal(one.loadings, other.loadings)
+    np.testing.assert_array_equal(one.transform(genotypes).x, other.transform(genotypes).x)
 
 
 # ---------------------------------------------------------------- missingness as noise

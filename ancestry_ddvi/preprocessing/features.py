@@ -7,15 +7,20 @@ Symbols (shapes in samples n, variants m, components K):
     A         X X' / m                                                 genetic relationships
     l_k, v_k  leading eigenvalues and unit eigenvectors of A
     W_jk      X' v_k / sqrt(m l_k)                                      loadings, unit columns
-    rho_k     1 - mean_i(A_ii) / l_k                                    shrinkage of note (1)
+    rho_k     shrinkage of note (1)
     x_ik      sqrt(n l_k) v_ik rho_k, in units where RMS(x_k) = sqrt(l_k) rho_k
 
 (1) An eigenvector is fitted to the noise of the very samples it scores, so training scores spread
-further than scores of new samples from the same populations. The ratio, for an eigenvalue well
-above the noise floor mean(A_ii), is rho_k (the limit of strong spikes in Lee, Zou & Wright 2010,
-Ann. Stat. 38:3605); multiplying training scores by it puts both on one scale, and new samples need
-no correction. A component at the floor is noise, of variance n / m per unit of the floor in new
-samples, so rho_k is never less than sqrt(mean(A_ii) (n / m) / l_k), which gives it that spread.
+further than scores of new samples from the same populations. Multiplying training scores by the
+ratio rho_k puts both on one scale, and new samples need no correction. For a spike of population
+variance L_k, in units of the noise, it is (Lee, Zou & Wright 2010, Ann. Stat. 38:3605, thm 2 and 4)
+
+    rho_k = (L_k - 1) / (L_k + g - 1)     where     g l_k / mean_i(A_ii) = L_k (1 + g / (L_k - 1))
+
+and g = M / n. Variants in linkage count for fewer than m: M is their effective number (Patterson
+et al. 2006, eq. 10), from the eigenvalues behind the first K. No L_k solves the equation for a
+component that does not stand above the noise; new samples have variance mean_i(A_ii) / g there,
+and rho_k = sqrt(mean_i(A_ii) / (g l_k)) gives training samples the same.
 
 (2) A sample observed at a share 1 - f of the variants is placed by least squares on those it has.
 The estimate is unbiased but noisier: every component gains the variance
@@ -203,6 +208,21 @@ class FeatureExtractor:
         progress("principal components")
         return self._decompose(genotypes, rows, kept, n_components)
 
+    def fit(
+        self,
+        genotypes: GenotypeMatrix,
+        *,
+        train: np.ndarray | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> FeatureExtractor:
+        """`fit_transform` for its learning alone; `transform` then places further samples.
+
+        Samples that were learnt from belong into `fit_transform`, which alone corrects their
+        scores for having been learnt from.
+        """
+        self.fit_transform(genotypes, train=train, progress=progress)
+        return self
+
     def _decompose(
         self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_components: int
     ) -> Features:
@@ -233,7 +253,9 @@ class FeatureExtractor:
         vector *= np.sign(vector[np.abs(vector).argmax(axis=0), range(len(value))])
         self.eigenvalue = value
         self.unit = n / m
-        self.shrinkage = _shrinkage(value, floor, self.unit)
+        self.shrinkage = _shrinkage(
+            value, floor * n, float(np.square(relationship).sum(dtype=float)), n, m
+        )
         self.loadings = np.empty((m, len(value)), dtype=np.float32)
         for block in blocks:
             x = self._scale(dosage[np.ix_(rows, kept[block])], block)
@@ -344,11 +366,24 @@ class FeatureExtractor:
         return self
 
 
-def _shrinkage(eigenvalue: np.ndarray, floor: float, unit: float) -> np.ndarray:
-    """(K,) rho_k of note (1)."""
-    spike = 1 - floor / eigenvalue
-    noise = np.sqrt(floor * unit / eigenvalue)
-    return np.minimum(np.maximum(spike, noise), 1.0)
+def _shrinkage(
+    eigenvalue: np.ndarray, trace: float, trace_of_square: float, n: int, m: int
+) -> np.ndarray:
+    """(K,) rho_k of note (1) from the leading eigenvalues of A (n, n), tr A and tr A^2."""
+    floor = trace / n
+    n_rest = n - 1 - len(eigenvalue)
+    rest = (trace - eigenvalue.sum()) / n_rest
+    g = m / n
+    if rest > RANK_TOLERANCE * floor:
+        # Eigenvalues of noise vary about their mean by mean^2 n / M.
+        spread = (trace_of_square - (eigenvalue**2).sum()) / n_rest / rest**2 - 1
+        g = 1 / max(spread, 1 / g)
+    d = g * eigenvalue / floor
+    half = (d + 1 - g) / 2
+    above = half + np.sqrt(np.maximum(half**2 - d, 0)) - 1
+    # The two meet where L_k = 1 + sqrt(g), below which the equation has no solution.
+    shrinkage = np.where(above > np.sqrt(g), above / (above + g), 1 / np.sqrt(d))
+    return np.minimum(shrinkage, 1.0)
 
 
 def _sites(variants: pd.DataFrame, first: str, second: str) -> pd.MultiIndex:
