@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
 import common
 import numpy as np
 import pandas as pd
+import scoring
 from scoring import PEERS, score_held_out, score_in_sample
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes, read_labels
 from ancestry_ddvi.pipeline import EmbedConfig
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.reporting import scores
 from ancestry_ddvi.reporting.scores import N_COMPONENTS, clustering_scores, purity_ceiling
 
 OURS = "DDVI (ours)"
@@ -86,6 +89,7 @@ class Bench:
             "config": asdict(self.config),
             "holdout": HOLDOUT,
             "code": common.code_digest("ddvi", "preprocessing"),
+            "scorers": common.digest(Path(scoring.__file__), Path(scores.__file__)),
             "versions": common.versions(),
         }
 
@@ -138,6 +142,20 @@ def values_of(seeds: dict[str, Any], split: str, column: str) -> list[float]:
         split, column = "held_out", column.removeprefix("held_out.")
     rows = (seed.get(split, {}) for _, seed in sorted(seeds.items()))
     return [row[column] for row in rows if column in row]
+
+
+def floors(ours: dict[str, Any]) -> list[list[str]]:
+    """Every floor beside our median, unrounded when compared: a row each."""
+    rows = []
+    for split, title, least, names in (
+        ("in_sample", "", FLOORS, COLUMNS),
+        ("held_out", ", held-out", HELD_OUT_FLOORS, HELD_OUT_COLUMNS),
+    ):
+        for column, floor in least.items():
+            measured = median(values_of(ours, split, column))
+            verdict = "met" if measured >= floor else "missed"
+            rows.append([names[column] + title, f"{floor:.3f}", f"{measured:.4f}", verdict])
+    return rows
 
 
 def markdown(results: dict[str, Any], command: str) -> str:
@@ -201,6 +219,10 @@ samples. The split follows from the seed.
 Mean evidence lower bound of log p(x) in nats, 16 draws of the chain a sample. "Trained on" and
 "held out" are samples of one fit; in "fit to all" the features are others, and so is their scale.
 
+## Floors
+
+{common.table(["median over seeds", "floor", "measured", ""], floors(methods[OURS]))}
+
 Command: `{command}`
 """
 
@@ -231,7 +253,10 @@ def main(seeds: int, samples: int | None, steps: int | None, out: Path, fresh: b
     command = f"python benchmarks/quality.py --seeds {seeds}"
     command += f" --samples {samples}" if samples else ""
     command += f" --steps {steps}" if steps is not None else ""
-    common.write_text(out / "quality.md", markdown(common.read_json(bench.path), command))
+    results = common.read_json(bench.path)
+    common.write_text(out / "quality.md", markdown(results, command))
+    for row in floors(results["methods"][OURS]):
+        click.echo("floor, " + " ".join(row))
 
 
 if __name__ == "__main__":

@@ -202,8 +202,7 @@ def test_components_of_noise_spread_alike_in_training_and_new_samples() -> None:
 
 
 def test_components_spread_alike_in_training_and_new_samples() -> None:
-    """Strong, weak and absent structure in one fit; without rho weak components spread up to 3 times
-    as far in training."""
+    """Strong, weak and absent structure in one fit; without rho some spread twice as far."""
     genotypes, _ = balding_nichols(150, 4000, 0.02, 8, seed=4)
     train = np.random.default_rng(0).random(1200) < 0.5
     extractor = FeatureExtractor(FeatureConfig(n_components=15))

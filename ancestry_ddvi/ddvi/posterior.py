@@ -196,7 +196,8 @@ class DiffusionPosterior(nn.Module):
     def sleep_loss(
         self, z: Tensor, x: Tensor, noise: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Minus the lower bound of log q(z | x) for pairs (z, x) drawn from the model.
+        """Minus the lower bound of log q(u | x) for pairs (z, x) drawn from the model, u the
+        whitened z: log q(z | x) is less by log |L|, which has no gradient here.
 
         Piriyakulkij et al. 2025, the third term of the objective: one step t is drawn for each
         pair and its Kullback-Leibler term scaled by T, so the mean is unbiased. Here the closed

@@ -73,7 +73,7 @@ class TrainingConfig:
         Real samples of a wake step.
     """
 
-    map_steps: int = 4000
+    map_steps: int = 8000
     map_pairs: int = 128
     map_learning_rate: float = 4e-3
     neighbour_weight: float = 30.0
