@@ -68,6 +68,10 @@ def cli() -> None:
     "score, never to train.",
 )
 @click.option("--id-column", metavar="NAME", help="Column of the sample ids in --labels.")
+@click.option("--population-column", metavar="NAME", help="Column of the populations in --labels.")
+@click.option(
+    "--superpopulation-column", metavar="NAME", help="Column of the superpopulations in --labels."
+)
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -106,7 +110,7 @@ def cli() -> None:
 @click.option("--n-clusters", default=30, show_default=True, help="Components of the prior.")
 @click.option(
     "--map-steps",
-    default=4000,
+    default=8000,
     show_default=True,
     help="Optimiser steps that learn the map; fewer is faster and rougher.",
 )
@@ -132,6 +136,8 @@ def embed(
     genotypes: Path,
     labels: Path | None,
     id_column: str | None,
+    population_column: str | None,
+    superpopulation_column: str | None,
     model: Path | None,
     out: Path | None,
     seed: int,
@@ -187,6 +193,8 @@ def embed(
         out_dir=out or default_out(genotypes),
         labels_path=labels,
         id_column=id_column,
+        population_column=population_column,
+        superpopulation_column=superpopulation_column,
         model_path=model,
         config=config,
         force=force,

@@ -193,6 +193,8 @@ def embed_file(
     out_dir: Path,
     labels_path: Path | None = None,
     id_column: str | None = None,
+    population_column: str | None = None,
+    superpopulation_column: str | None = None,
     model_path: Path | None = None,
     config: EmbedConfig | None = None,
     force: bool = False,
@@ -209,8 +211,8 @@ def embed_file(
         Genotypes.
     out_dir
         Output folder; an earlier one of ours is replaced only with `force`.
-    labels_path, id_column
-        Label table and the column of its sample ids.
+    labels_path, id_column, population_column, superpopulation_column
+        Label table and its columns (`read_labels`, `label_levels`), found by name if not given.
     model_path
         Place the samples with this model instead of learning one.
     config
@@ -227,12 +229,20 @@ def embed_file(
     """
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
+    if labels_path is None and (id_column or population_column or superpopulation_column):
+        raise OptionError("a label column is named but no file of labels; give --labels TSV")
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         with console.stage("read genotypes") as update:
             genotypes = read_genotypes(path, progress=update)
         _say_genotypes(console, genotypes)
         labels = _read_labels(console, labels_path, id_column, genotypes)
+        levels = (
+            label_levels(labels, population_column, superpopulation_column)
+            if labels
+            else (None, None)
+        )
+        described = _describe_labels(console, labels, levels)
         if fitted_model is None:
             fitted = fit_embedding(genotypes, config, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
@@ -249,7 +259,10 @@ def embed_file(
             held_out, history = np.ones(genotypes.n_samples, dtype=bool), None
             parameters = {"n_draws": config.n_draws, "seed": config.seed}
         _warn_no_data(console, genotypes.sample_id[~np.isfinite(features.noise)])
-        fine, coarse = _levels(labels)
+        fine, coarse = (
+            None if name is None or labels is None else labels.frame[name].reset_index(drop=True)
+            for name in levels
+        )
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
         with console.stage("score the embedding"):
@@ -260,11 +273,11 @@ def embed_file(
                 fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
                 seed=config.seed,
                 data=f"{path.name}: {genotypes.n_samples} samples, "
-                f"{len(model.extractor.variants)} variants",
+                f"{len(model.extractor.variants)} variants" + _columns_words(levels),
                 held_out=held_out if held_out.any() else None,
             )
             metrics["model"] = _model_metrics(elbo, held_out, path.name, config)
-        run = describe_run(genotypes, model, parameters, history, labels, command)
+        run = describe_run(genotypes, model, parameters, history, described, command)
         with console.stage("write the results"):
             report = write_report(
                 table,
@@ -317,15 +330,32 @@ def _read_labels(
     return labels
 
 
-def _levels(labels: LabelTable | None) -> tuple[pd.Series | None, pd.Series | None]:
-    """Population and superpopulation of each sample, where the table has them."""
+def _columns_words(levels: tuple[str | None, str | None]) -> str:
+    """Which columns are the labels, for the `data` of each metric."""
+    named = zip(("population", "superpopulation"), levels, strict=True)
+    return "".join(f", {level} = column {name!r}" for level, name in named if name is not None)
+
+
+def _describe_labels(
+    console: Console, labels: LabelTable | None, levels: tuple[str | None, str | None]
+) -> dict[str, Any] | None:
+    """Say and return which file and columns the labels come from."""
     if labels is None:
-        return None, None
-    fine, coarse = (
-        None if name is None else labels.frame[name].reset_index(drop=True)
-        for name in label_levels(labels)
-    )
-    return fine, coarse
+        return None
+    if any(levels):
+        console.note(f"labels: {_columns_words(levels)[2:]}")
+    else:
+        console.warn(
+            f"{labels.path}: no column looks like a population, so nothing is scored against "
+            "labels; name one with --population-column"
+        )
+    return {
+        "path": labels.path,
+        "sha256": labels.sha256,
+        "columns": dict(zip(("population", "superpopulation"), levels, strict=True)),
+        "samples without a row": len(labels.missing),
+        "rows without genotypes": len(labels.extra),
+    }
 
 
 def _without_clashes(frame: pd.DataFrame, table: EmbeddingTable) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console
 from ancestry_ddvi.ddvi.training import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.loaders import LabelTable
 
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel", "cyvcf2")
 
@@ -27,7 +26,7 @@ def describe_run(
     model: EmbeddingModel,
     parameters: Mapping[str, Any],
     history: History | None,
-    labels: LabelTable | None,
+    labels: Mapping[str, Any] | None,
     command: str,
 ) -> dict[str, Any]:
     """Everything a reader needs to run it again and to see what was left out where.
@@ -38,8 +37,8 @@ def describe_run(
     counts: dict[str, Any] = {
         "samples": genotypes.n_samples,
         "samples trained on": 0 if history is None else model.provenance["n_training_samples"],
-        "samples without labels": None if labels is None else len(labels.missing),
-        "label rows without genotypes": None if labels is None else len(labels.extra),
+        "samples without labels": labels and labels["samples without a row"],
+        "label rows without genotypes": labels and labels["rows without genotypes"],
         "biallelic SNPs read": genotypes.n_variants,
         "records left out": dict(genotypes.left_out),
     }
@@ -53,7 +52,7 @@ def describe_run(
         "command": command,
         "seed": parameters["seed"],
         "input": dict(genotypes.source),
-        "labels": None if labels is None else labels.path,
+        "labels": labels,
         "counts": counts,
         "parameters": dict(parameters),
         "model": model.provenance,

@@ -136,18 +136,20 @@ cell = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=
 
 
 @given(
-    rows=st.dictionaries(cell.filter(bool), st.tuples(cell, cell), min_size=1, max_size=6),
+    rows=st.dictionaries(
+        cell.map(str.strip).filter(bool), st.tuples(cell, cell), min_size=1, max_size=6
+    ),
     data=st.data(),
 )
 def test_any_table_comes_back(rows: dict[str, tuple[str, str]], data: st.DataObject) -> None:
-    """Written by pandas, with its quoting; read in another order."""
+    """Written by pandas, with its quoting; read in another order, without blanks at the ends."""
     sample_id = data.draw(st.permutations(list(rows)))
     separator = data.draw(st.sampled_from("\t,"))
     table = pd.DataFrame(list(rows.values()), columns=["a", "b"], index=pd.Index(rows, name="id"))
     with TemporaryDirectory() as folder:
         text = table.to_csv(sep=separator, lineterminator="\n")
         labels = read(Path(folder), text, sample_id)
-    expected = [[value or None for value in rows[sample]] for sample in sample_id]
+    expected = [[value.strip() or None for value in rows[sample]] for sample in sample_id]
     assert rows_of(labels) == expected
 
 
@@ -233,9 +235,11 @@ def test_missing_file_directory_and_damaged_gzip(tmp_path: Path) -> None:
 # Levels.
 
 
-def levels(**columns: Sequence[str | None]) -> tuple[str | None, str | None]:
+def levels(
+    named: dict[str, str] | None = None, **columns: Sequence[str | None]
+) -> tuple[str | None, str | None]:
     frame = pd.DataFrame(columns, dtype="str")
-    return label_levels(LabelTable(frame, (), (), "labels.tsv"))
+    return label_levels(LabelTable(frame, (), (), "labels.tsv", ""), **(named or {}))
 
 
 FINE = ["gb", "gb", "fi", "fi", "yo", "yo", "lu", "lu"]
@@ -257,6 +261,36 @@ def test_levels_by_their_values() -> None:
     assert levels(area=COARSE, people=FINE, name=UNIQUE) == ("people", "area")
     assert levels(pop=FINE, area=COARSE) == ("pop", "area")
     assert levels(people=FINE, continent=COARSE) == ("people", "continent")
+
+
+def test_a_known_name_wins_over_a_column_of_another_name() -> None:
+    assert levels(region=COARSE, batch=CROSSING) == ("region", None)
+    assert levels(batch=[*FINE[1:], "gb"], super_pop=COARSE) == ("super_pop", None)
+    assert levels(pop=FINE, batch=CROSSING) == ("pop", None)
+
+
+def test_a_level_has_values_that_repeat() -> None:
+    assert levels(pop=UNIQUE) == (None, None)
+    assert levels(pop=UNIQUE, region=COARSE) == ("region", None)
+
+
+def test_named_columns_are_taken() -> None:
+    columns = {"pop": FINE, "batch": CROSSING, "region": COARSE, "plate": NUMBERS}
+    assert levels({"population": "batch"}, **columns) == ("batch", None)
+    assert levels({"population": "plate"}, **columns) == ("plate", "region")
+    assert levels({"superpopulation": "batch"}, **columns) == ("pop", "batch")
+    both = {"population": "region", "superpopulation": "batch"}
+    assert levels(both, **columns) == ("region", "batch")
+    with pytest.raises(
+        LabelFileError, match=r"labels.tsv: line 1: no label column 'x', only 'pop'"
+    ):
+        levels({"population": "x"}, **columns)
+
+
+def test_blanks_around_fields_are_no_part_of_them(tmp_path: Path) -> None:
+    labels = read(tmp_path, "sample,pop\nS1 ,GBR\n S2,GBR \nS3,  \n")
+    assert rows_of(labels) == [["GBR"], ["GBR"], [None]]
+    assert not labels.missing
 
 
 def test_a_coarse_level_must_not_cross_the_fine_one() -> None:

@@ -275,6 +275,35 @@ def test_a_label_column_may_be_named_as_one_of_ours(cut: Cut, tmp_path: Path) ->
     assert frame["label_cluster"].tolist()[:4] == ["y0", "y1", "y0", "y1"]
 
 
+def test_the_columns_of_the_labels_are_said(cut: Cut, tmp_path: Path) -> None:
+    out, described = run(cut, tmp_path, labels_path=cut.panel, population_column="super_pop")
+    labels = described["labels"]
+    assert labels["columns"] == {"population": "super_pop", "superpopulation": None}
+    assert labels["sha256"] == hashlib.sha256(cut.panel.read_bytes()).hexdigest()
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["knn_population"]["data"].endswith("population = column 'super_pop'")
+    assert (
+        metrics["knn_population"]["n_labels"]
+        == table_of(out)["super_pop"].replace("", None).nunique()
+    )
+    assert "population = column 'super_pop'" in (out / "run.log").read_text()
+
+
+@pytest.mark.parametrize("option", ["id_column", "population_column", "superpopulation_column"])
+def test_a_label_column_without_labels(cut: Cut, tmp_path: Path, option: str) -> None:
+    with pytest.raises(OptionError, match="give --labels"):
+        run(cut, tmp_path, **{option: "pop"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_without_a_level_score_nothing(cut: Cut, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("sample,age\n" + "".join(f"{s},{i}\n" for i, s in enumerate(cut.sample_id)))
+    out, described = run(cut, tmp_path, labels_path=labels)
+    assert any("--population-column" in warning for warning in described["warnings"])
+    assert not [name for name in strict_json(out / "metrics.json") if "population" in name]
+
+
 def test_a_folder_name_need_not_be_unicode(cut: Cut, tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
@@ -282,7 +311,7 @@ def test_a_folder_name_need_not_be_unicode(cut: Cut, tmp_path: Path) -> None:
     panel.write_bytes(cut.panel.read_bytes())
     out = folder / "out"
     embed_file(cut.vcf, out_dir=out, labels_path=panel, config=QUICK)
-    assert strict_json(out / "run.json")["labels"] == str(panel)
+    assert strict_json(out / "run.json")["labels"]["path"] == str(panel)
 
 
 def test_a_failure_while_writing_leaves_the_old_results(

@@ -61,14 +61,15 @@ class LabelTable:
         Sample ids of the genotypes that have no row.
     extra
         Sample ids of the table that are not in the genotypes.
-    path
-        The file.
+    path, sha256
+        The file and the checksum of its bytes.
     """
 
     frame: pd.DataFrame
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     path: str
+    sha256: str
 
 
 def read_labels(
@@ -78,7 +79,8 @@ def read_labels(
 ) -> LabelTable:
     """Read a table of labels, separated by tabs or commas, and join it to samples.
 
-    Every field stays the text that it is (`001`, `NA` and `1e5` too); only an empty one is missing.
+    Every field stays the text that it is (`001`, `NA` and `1e5` too), less the blanks around it;
+    only an empty one is missing.
 
     Parameters
     ----------
@@ -116,35 +118,57 @@ def read_labels(
         missing=tuple(sample for sample in wanted if sample not in by_id),
         extra=tuple(sample for sample in by_id if sample not in genotyped),
         path=file.path,
+        sha256=file.sha256,
     )
 
 
-def label_levels(labels: LabelTable) -> tuple[str | None, str | None]:
-    """Guess which columns are the population (fine) and the superpopulation (coarse).
+def label_levels(
+    labels: LabelTable, population: str | None = None, superpopulation: str | None = None
+) -> tuple[str | None, str | None]:
+    """Find the columns of the population (fine) and the superpopulation (coarse).
 
-    Known names decide; without one, columns of 2 to n/2 distinct values that are not all numbers.
-    A coarse level has fewer values than the fine one, and each fine value lies in one coarse value.
-    A column of sex or gender is never a level.
+    Columns that are named here are taken as they are. For the others known names decide. A column
+    of another name is taken only if it nests with a known one (each fine value lies in one coarse
+    value, which are fewer), or if no name is known; then it must have 2 to n/2 distinct values that
+    are not all numbers. Columns of sex or gender, or without a value that repeats, are no levels.
 
     Returns
     -------
     fine, coarse
         Column names; None where there is no such column. A single level is the fine one.
+
+    Raises
+    ------
+    LabelFileError
+        If a column named here does not exist.
     """
     frame = labels.frame
-    usable = [c for c in frame.columns if not _is_sex(c) and frame[c].nunique() >= 2]
+    for name in (population, superpopulation):
+        if name is not None and name not in frame.columns:
+            found = ", ".join(repr(c[:40]) for c in frame.columns[:10])
+            more = ", ..." if len(frame.columns) > 10 else ""
+            raise LabelFileError(
+                f"{labels.path}: line 1: no label column {name!r}, only {found}{more}; "
+                "name one of them"
+            )
+    usable = [c for c in frame.columns if not _is_sex(c) and _repeats(frame[c])]
     named_fine = [c for c in usable if _plain(c) in _FINE_NAMES]
     named_coarse = [c for c in usable if _plain(c) in _COARSE_NAMES]
     suitable = [c for c in usable if c not in named_coarse and _is_categorical(frame[c])]
     by_count = sorted(suitable, key=lambda c: frame[c].nunique(), reverse=True)
-
-    fine = next(iter(named_fine + by_count + named_coarse), None)
+    if superpopulation is not None:
+        named_coarse = [superpopulation]
+    finer = [c for c in by_count if any(_is_coarsening(frame[c], frame[d]) for d in named_coarse)]
+    fine = population or next(
+        iter(named_fine + finer + named_coarse + by_count * (not named_coarse)), None
+    )
     if fine is None:
         return None, None
+    if superpopulation is not None:
+        return fine, superpopulation if superpopulation != fine else None
     # Among columns without a known name the one with the fewest values is the coarsest.
     candidates = named_coarse + by_count[::-1]
-    coarse = next((c for c in candidates if _is_coarsening(frame[fine], frame[c])), None)
-    return fine, coarse
+    return fine, next((c for c in candidates if _is_coarsening(frame[fine], frame[c])), None)
 
 
 # Reading.
@@ -201,11 +225,11 @@ def _header(file: CheckedFile, fields: list[str]) -> list[str]:
 def _fit(file: CheckedFile, number: int, fields: list[str], header: list[str]) -> list[str]:
     """A row without the empty fields that trail the header's columns."""
     n_columns = len(header)
-    if len(fields) < n_columns or any(fields[n_columns:]):
+    if len(fields) < n_columns or any(field.strip() for field in fields[n_columns:]):
         raise file.fail(
             f"line {number} has {len(fields)} fields, not {n_columns} as the header; correct it"
         )
-    return fields[:n_columns]
+    return [field.strip() for field in fields[:n_columns]]
 
 
 def _find_id_column(file: CheckedFile, header: list[str], id_column: str | None) -> int:
@@ -265,6 +289,10 @@ def _plain(column: str) -> str:
 
 def _is_sex(column: str) -> bool:
     return _plain(column).endswith(("sex", "gender"))
+
+
+def _repeats(values: pd.Series) -> bool:
+    return 2 <= values.nunique() < values.count()
 
 
 def _is_categorical(values: pd.Series) -> bool:

@@ -109,7 +109,7 @@ def evaluate(
     bad = np.flatnonzero(~np.isfinite(table.z).all(axis=1))
     if len(bad):
         raise InputError(
-            f"embedding: sample {table.sample_id[bad[0]]!r} has a latent that is not finite "
+            f"embedding: sample {str(table.sample_id[bad[0]])!r} has a latent that is not finite "
             f"({len(bad)} such samples); train again with another --seed, or check the input"
         )
     given = {"population": population, "superpopulation": superpopulation}
