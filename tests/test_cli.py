@@ -543,7 +543,7 @@ def test_more_latents_than_the_samples_span(
     # 20 components were asked for, but copies of four people span three.
     vcf = write_vcf(tmp_path / "copies.vcf", np.tile(genotypes[:4], (6, 1)), IDS[:24])
     outcome = ancestry_ddvi_command("embed", vcf, "--n-latent", "4", "--ld-r2", "1")
-    check_refusal(outcome, "4 latents", "3 principal components", "--n-latent")
+    check_refusal(outcome, "4 latents", "3 principal components", "--n-latent", "--n-pcs")
     assert os.listdir() == []
 
 
