@@ -16,11 +16,16 @@ from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
-from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor, Features
+from ancestry_ddvi.preprocessing.features import (
+    MIN_SAMPLES,
+    FeatureConfig,
+    FeatureExtractor,
+    Features,
+)
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
@@ -119,7 +124,7 @@ def fit_embedding(
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
     extractor = FeatureExtractor(config.features)
-    train_mask = _training_mask(genotypes.n_samples, config)
+    train_mask = _training_mask(genotypes, config)
     with console.stage("learn features"):
         features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
     trained_on = extractor.trained_on
@@ -147,13 +152,19 @@ def fit_embedding(
     return FittedEmbedding(fitted, table, features, trained_on, history, elbo)
 
 
-def _training_mask(n_samples: int, config: EmbedConfig) -> np.ndarray:
+def _training_mask(genotypes: GenotypeMatrix, config: EmbedConfig) -> np.ndarray:
     """(n_samples,) bool: a random share `holdout` is False."""
+    n_samples = genotypes.n_samples
     order = np.random.default_rng(config.seed).permutation(n_samples)
     # Whoever asks for held-out samples gets at least one.
     n_held_out = max(round(config.holdout * n_samples), int(config.holdout > 0))
     mask = np.ones(n_samples, dtype=bool)
     mask[order[:n_held_out]] = False
+    if n_samples >= MIN_SAMPLES > n_samples - n_held_out:
+        raise NotEnoughDataError(
+            f"{genotypes.name}: --holdout {config.holdout:g} leaves {n_samples - n_held_out} of "
+            f"{n_samples} samples to learn from, and {MIN_SAMPLES} are needed; hold out fewer"
+        )
     return mask
 
 

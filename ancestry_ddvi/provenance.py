@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import EmbeddingModel
@@ -58,6 +59,7 @@ def describe_run(
         "parameters": dict(parameters),
         "model": model.provenance,
         "training": None if history is None else asdict(history),
+        "threads": torch.get_num_threads(),
         "platform": {"python": platform.python_version(), "machine": platform.machine()},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
