@@ -16,6 +16,11 @@ MISSING = -1
 VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
 
 
+def bare_contig(contig: str) -> str:
+    """Name of a contig without `chr`, in whatever case: `1` for `chr1`, `Chr1`, `CHR1` and `1`."""
+    return contig[3:] if contig[:3].lower() == "chr" else contig
+
+
 @dataclass(frozen=True)
 class GenotypeMatrix:
     """Diploid allele counts of samples (rows) at variants (columns).
