@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi import __version__
-from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
+from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
@@ -144,7 +144,8 @@ def fit_embedding(
             "seed": config.seed,
             "config": asdict(config),
         }
-        fitted = EmbeddingModel(extractor, model, provenance)
+        hashes = np.sort(id_hash(genotypes.sample_id[trained_on]))
+        fitted = EmbeddingModel(extractor, model, hashes, provenance)
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
