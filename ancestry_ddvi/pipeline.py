@@ -25,11 +25,15 @@ from ancestry_ddvi.preprocessing.features import (
     FeatureConfig,
     FeatureExtractor,
     Features,
+    Matched,
 )
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
-from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
+from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
 from ancestry_ddvi.reporting.html import json_ready
+
+MIN_MATCHED = 0.5
+"""A file with less of the model's variants is warned of."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ class FittedEmbedding:
         The model's input for all samples.
     trained_on
         (n_samples,) bool: samples that something was learnt from.
+    held_out
+        (n_samples,) bool: samples that `holdout` drew. Those in neither were called too badly to
+        learn from.
     history
         Loss terms along training.
     elbo
@@ -93,6 +100,7 @@ class FittedEmbedding:
     table: EmbeddingTable
     features: Features
     trained_on: np.ndarray
+    held_out: np.ndarray
     history: History
     elbo: np.ndarray
 
@@ -150,7 +158,7 @@ def fit_embedding(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
         elbo = model.elbo(features.x, features.noise, seed=config.seed)
-    return FittedEmbedding(fitted, table, features, trained_on, history, elbo)
+    return FittedEmbedding(fitted, table, features, trained_on, ~train_mask, history, elbo)
 
 
 def _training_mask(genotypes: GenotypeMatrix, config: EmbedConfig) -> np.ndarray:
@@ -178,8 +186,8 @@ def _say_features(
     if len(low):
         console.warn(
             f"{len(low)} samples have a call rate below "
-            f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from "
-            f"({_some(low)})"
+            f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from and "
+            f"not scored ({_some(low)})"
         )
 
 
@@ -245,10 +253,16 @@ def embed_file(
             genotypes = read_genotypes(path, progress=update)
         _say_genotypes(console, genotypes)
         labels = _read_labels(console, labels_path, id_column, genotypes)
+        # Known before the training that it must not cost.
+        unfit = unfit_id(map(str, genotypes.sample_id))
+        if unfit:
+            console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
         if fitted_model is None:
             fitted = fit_embedding(genotypes, config, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
-            held_out, elbo, history = ~fitted.trained_on, fitted.elbo, fitted.history
+            in_sample, held_out = fitted.trained_on, fitted.held_out
+            elbo, history = fitted.elbo, fitted.history
+            n_variants = len(model.extractor.variants)
             parameters = asdict(config)
         else:
             model = fitted_model
@@ -258,25 +272,39 @@ def embed_file(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
                 elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
-            held_out, history = np.ones(genotypes.n_samples, dtype=bool), None
+            in_sample, history = model.was_trained_on(genotypes.sample_id), None
+            held_out = ~in_sample
+            n_variants = _say_matched(console, genotypes, features.matched)
+            _warn_overlap(console, genotypes.sample_id[in_sample])
             parameters = {"n_draws": config.n_draws, "seed": config.seed}
-        _warn_no_data(console, genotypes.sample_id[~np.isfinite(features.noise)])
+        called = np.isfinite(features.noise)
+        _warn_no_data(console, genotypes.sample_id[~called])
+        scored = called & (in_sample | held_out)
         fine, coarse = _levels(labels)
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
         with console.stage("score the embedding"):
-            metrics = evaluate(
-                table,
-                population=fine,
-                superpopulation=coarse,
-                fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
-                seed=config.seed,
-                data=f"{path.name}: {genotypes.n_samples} samples, "
-                f"{len(model.extractor.variants)} variants",
-                held_out=held_out if held_out.any() else None,
+            metrics: dict[str, Any] = {}
+            if scored.any():
+                metrics = evaluate(
+                    table.select(scored),
+                    population=_rows(fine, scored),
+                    superpopulation=_rows(coarse, scored),
+                    fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
+                    seed=config.seed,
+                    data=f"{path.name}: {genotypes.n_samples} samples, {n_variants} variants",
+                    held_out=held_out[scored],
+                )
+            metrics["model"] = _model_metrics(
+                elbo, scored & in_sample, scored & held_out, path.name, config
             )
-            metrics["model"] = _model_metrics(elbo, held_out, path.name, config)
-        run = describe_run(genotypes, model, parameters, history, labels, command)
+        not_scored = {
+            "no called genotype": int((~called).sum()),
+            "low call rate, not learnt from": int((called & ~scored).sum()),
+        }
+        run = describe_run(
+            genotypes, model, features.matched, not_scored, parameters, history, labels, command
+        )
         with console.stage("write the results"):
             report = write_report(
                 table,
@@ -286,6 +314,7 @@ def embed_file(
                 metrics=metrics,
                 run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
                 warnings=console.warnings,
+                covariates=unfit is None,
             )
             model.save(folder / "model")
         if report.covariates_left_out:
@@ -329,6 +358,35 @@ def _read_labels(
     return labels
 
 
+def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched | None) -> int:
+    """How many of the model's variants the file has, said on the way."""
+    assert matched is not None  # `transform` counts them
+    total = matched.found + matched.absent
+    console.note(
+        f"variants of the model: {matched.same:,} matched as they are, {matched.swapped:,} with "
+        f"swapped alleles, {matched.absent:,} absent"
+    )
+    if matched.found < MIN_MATCHED * total:
+        console.warn(
+            f"{genotypes.name}: only {matched.found:,} of the model's {total:,} variants "
+            f"({matched.found / total:.0%}) are in the file; places are less certain, which z_sd "
+            "says. Check genome build and strand, or impute the others"
+        )
+    return matched.found
+
+
+def _warn_overlap(console: Console, sample_id: np.ndarray) -> None:
+    if len(sample_id):
+        console.warn(
+            f"{len(sample_id)} samples share an id with samples the model was trained on; scored "
+            f"as in-sample ({_some(sample_id)})"
+        )
+
+
+def _rows(labels: pd.Series | None, samples: np.ndarray) -> pd.Series | None:
+    return None if labels is None else labels[samples].reset_index(drop=True)
+
+
 def _levels(labels: LabelTable | None) -> tuple[pd.Series | None, pd.Series | None]:
     """Population and superpopulation of each sample, where the table has them."""
     if labels is None:
@@ -358,12 +416,12 @@ def _warn_no_data(console: Console, sample_id: np.ndarray) -> None:
     if len(sample_id):
         console.warn(
             f"{len(sample_id)} samples have no called genotype at the model's variants; their rows "
-            f"say nothing but the prior ({_some(sample_id)})"
+            f"say nothing but the prior and are not scored ({_some(sample_id)})"
         )
 
 
 def _model_metrics(
-    elbo: np.ndarray, held_out: np.ndarray, data: str, config: EmbedConfig
+    elbo: np.ndarray, in_sample: np.ndarray, held_out: np.ndarray, data: str, config: EmbedConfig
 ) -> dict[str, Any]:
     """Evidence lower bound, of trained and of held-out samples apart."""
     groups: dict[str, Any] = {
@@ -371,7 +429,7 @@ def _model_metrics(
         "data": data,
         "seed": config.seed,
     }
-    for name, rows in (("elbo_in_sample", ~held_out), ("elbo_held_out", held_out)):
+    for name, rows in (("elbo_in_sample", in_sample), ("elbo_held_out", held_out)):
         if rows.any():
             groups[name] = float(elbo[rows].mean())
             groups[f"n_{name.removeprefix('elbo_')}"] = int(rows.sum())

@@ -311,8 +311,8 @@ class FeatureExtractor:
         if matched.found < self.loadings.shape[1]:
             raise NotEnoughDataError(
                 f"{genotypes.name}: {matched.found} of the model's {len(self.variants)} variants "
-                f"are in the file, and {self.loadings.shape[1]} are needed to place a sample; check "
-                "that genome build and contig names agree with the model's"
+                f"are in the file, and {self.loadings.shape[1]} are needed to place a sample; "
+                "check that genome build and contig names agree with the model's"
             )
         return replace(self._project(dosage, np.arange(len(self.variants))), matched=matched)
 
