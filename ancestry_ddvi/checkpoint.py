@@ -112,7 +112,7 @@ def id_hash(sample_id: np.ndarray) -> np.ndarray:
     """
     # An id need not be valid unicode.
     digests = [
-        hashlib.sha256(str(name).encode(errors="surrogateescape")).digest() for name in sample_id
+        hashlib.sha256(str(name).encode(errors="surrogatepass")).digest() for name in sample_id
     ]
     return np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
 
@@ -227,7 +227,7 @@ def _check_values(
         if not isinstance(description[name], dict):
             refuse("model.json", name, description[name], "a table of names and values")
     unit = description["extractor"]["unit"]
-    if type(unit) not in (int, float) or not 0 < unit < math.inf:
+    if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
         refuse("model.json", "extractor.unit", unit, "a finite positive number")
     # The weights tell their own shape; a network of another is never built, whatever its size.
     n_components, n_latent = weights["prior.mean"].shape

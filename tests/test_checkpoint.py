@@ -128,6 +128,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "format true": (lambda f: edit(f, lambda d: d.update(format=True)), "json: format is true"),
     "unit 0": (lambda f: edit(f, lambda d: d["extractor"].update(unit=0)), UNIT.format(0)),
     "unit -1": (lambda f: edit(f, lambda d: d["extractor"].update(unit=-1)), UNIT.format(-1)),
+    "unit huge": (
+        lambda f: edit(f, lambda d: d["extractor"].update(unit=10**400)),
+        UNIT.format("10+…"),
+    ),
     "unit text": (lambda f: edit(f, lambda d: d["extractor"].update(unit="1")), UNIT.format('"1"')),
     "unit nan": (
         lambda f: edit(f, lambda d: d["extractor"].update(unit=float("nan"))),
@@ -268,7 +272,8 @@ def test_training_samples_are_known_again_by_a_hash(folder: Path, cut: Cut) -> N
 
 
 def test_an_id_need_not_be_unicode() -> None:
-    assert id_hash(np.array(["caf\udce9"])) != id_hash(np.array(["caf"]))
+    for name in ("caf\udce9", "caf\ud800"):
+        assert id_hash(np.array([name])) != id_hash(np.array(["caf"]))
 
 
 def test_a_pickle_is_never_unpickled(folder: Path, tmp_path: Path) -> None:
