@@ -2,7 +2,8 @@
 
 A model folder holds
 
-    model.safetensors   tensors of the network and of the feature extractor
+    model.safetensors   tensors of the network and of the feature extractor; hashes of the ids of
+                        the training samples
     variants.tsv        the variants used, one row each, in the order of the loadings
     model.json          format version, settings, provenance, SHA-256 of the two files above
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,10 @@ import pandas as pd
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import ModelFileError, OptionError
-from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 
@@ -41,13 +43,20 @@ class EmbeddingModel:
         Genotypes to features.
     model
         Features to posterior draws.
+    trained_on
+        (n_training_samples,) uint64, ascending: `id_hash` of the samples that were learnt from.
     provenance
         What it was trained on and with, JSON-ready.
     """
 
     extractor: FeatureExtractor
     model: AncestryModel
+    trained_on: np.ndarray
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def was_trained_on(self, sample_id: np.ndarray) -> np.ndarray:
+        """(n_samples,) bool: samples whose id is that of one the model was trained on."""
+        return np.isin(id_hash(sample_id), self.trained_on)
 
     def embed(
         self, genotypes: GenotypeMatrix, *, n_draws: int = N_DRAWS, seed: int = 0
@@ -79,6 +88,7 @@ class EmbeddingModel:
         tensors = {f"extractor.{name}": np.ascontiguousarray(a) for name, a in arrays.items()}
         for name, tensor in self.model.state_dict().items():
             tensors[f"model.{name}"] = tensor.numpy()
+        tensors["samples.trained_on"] = self.trained_on
         # Not save_file: its error of a full disk is no OSError.
         (folder / "model.safetensors").write_bytes(save(tensors))
         self.extractor.variants.to_csv(folder / "variants.tsv", sep="\t", index=False)
@@ -94,13 +104,27 @@ class EmbeddingModel:
         (folder / "model.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
 
 
+def id_hash(sample_id: np.ndarray) -> np.ndarray:
+    """(n_samples,) uint64, the first 64 bits of the SHA-256 of each id.
+
+    A model may be shared where a list of its samples may not. It is no secret for all that: whoever
+    guesses an id can look it up.
+    """
+    # An id need not be valid unicode.
+    digests = [
+        hashlib.sha256(str(name).encode(errors="surrogatepass")).digest() for name in sample_id
+    ]
+    return np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
+
+
 def load_model(path: str | Path) -> EmbeddingModel:
     """Load a model folder, or an output folder of `embed` that has one.
 
     Raises
     ------
     ModelFileError
-        If the folder is missing, incomplete, altered, or of a newer format.
+        If the folder is missing, incomplete, altered, of another format, or holds a value that no
+        training gives.
     """
     import torch
     from safetensors import SafetensorError
@@ -118,11 +142,12 @@ def load_model(path: str | Path) -> EmbeddingModel:
             sep="\t",
             dtype={"contig": str, "id": str, "ref": str, "alt": str},
             keep_default_na=False,
-        )
-        parts: dict[str, dict[str, np.ndarray]] = {"extractor": {}, "model": {}}
+        )[list(VARIANT_COLUMNS)]
+        parts: dict[str, dict[str, np.ndarray]] = {"extractor": {}, "model": {}, "samples": {}}
         for name, array in stored.items():
             room, _, rest = name.partition(".")
             parts[room][rest] = array
+        _check_values(folder, description, parts)
         extractor = FeatureExtractor.from_state(parts["extractor"], settings, variants)
         if len(extractor.loadings) != len(variants):
             raise ValueError(f"{len(extractor.loadings)} loadings for {len(variants)} variants")
@@ -133,7 +158,8 @@ def load_model(path: str | Path) -> EmbeddingModel:
             seed=0,
         )
         model.load_state_dict(weights)
-        return EmbeddingModel(extractor, model, dict(description["provenance"]))
+        trained_on = parts["samples"]["trained_on"]
+        return EmbeddingModel(extractor, model, trained_on, dict(description["provenance"]))
     except (
         *(AttributeError, KeyError, TypeError, ValueError, RuntimeError),
         *(SafetensorError, OSError, OptionError),
@@ -149,21 +175,25 @@ def load_model(path: str | Path) -> EmbeddingModel:
 def _read_description(folder: Path) -> dict[str, Any]:
     """model.json, checked against the files beside it."""
     try:
-        description: dict[str, Any] = json.loads((folder / "model.json").read_text("utf-8"))
-        version, sums = int(description["format"]), dict(description["sha256"])
+        description: dict[str, Any] = json.loads(
+            (folder / "model.json").read_text("utf-8"),
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+        version, sums = description["format"], dict(description["sha256"])
     except OSError as error:
         raise ModelFileError(
             f"{folder}: no model here (model.json: {error.strerror}); give the model/ folder that "
             "`ancestry-ddvi embed` wrote"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(
             f"{folder / 'model.json'}: not a model description ({error}); copy the folder again"
         ) from error
-    if version > FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise ModelFileError(
-            f"{folder}: model format {version} is newer than this program's {FORMAT_VERSION}; "
-            "upgrade ancestry-ddvi"
+            f"{folder / 'model.json'}: format is {_short(version)}, and this program reads "
+            f"{FORMAT_VERSION}; train the model again, or use the version that wrote it"
         )
     for name in _FILES:
         path = folder / name
@@ -179,6 +209,62 @@ def _read_description(folder: Path) -> dict[str, Any]:
                 "short; copy the model folder again"
             )
     return description
+
+
+def _check_values(
+    folder: Path, description: dict[str, Any], parts: dict[str, dict[str, np.ndarray]]
+) -> None:
+    """Refuse what would give wrong places, or none, without an error of its own."""
+
+    def refuse(file: str, field: str, value: Any, wanted: str) -> NoReturn:
+        raise ModelFileError(
+            f"{folder / file}: {field} is {_short(value)}, not {wanted}; copy the model folder "
+            "again, or train it again"
+        )
+
+    extractor, weights = parts["extractor"], parts["model"]
+    for name in ("model", "extractor", "provenance"):
+        if not isinstance(description[name], dict):
+            refuse("model.json", name, description[name], "a table of names and values")
+    unit = description["extractor"]["unit"]
+    if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
+        refuse("model.json", "extractor.unit", unit, "a finite positive number")
+    # The weights tell their own shape; a network of another is never built, whatever its size.
+    n_components, n_latent = weights["prior.mean"].shape
+    shape = {
+        "n_latent": n_latent,
+        "n_components": n_components,
+        "n_steps": len(weights["posterior.schedule.alpha"]) - 1,
+        "n_hidden": len(weights["decoder.mean.0.bias"]),
+    }
+    for name, size in shape.items():
+        value = description["model"][name]
+        if type(value) is not int or value != size:
+            refuse("model.json", f"model.{name}", value, f"{size} as in model.safetensors")
+    for room, arrays in parts.items():
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                bad = array[~np.isfinite(array)][0]
+                refuse("model.safetensors", f"{room}.{name}", bad, "finite")
+    positive = {f"extractor.{name}": extractor[name] for name in ("eigenvalue", "shrinkage")}
+    positive["model.posterior.anchor.inputs.scale"] = weights["posterior.anchor.inputs.scale"]
+    for field_name, array in positive.items():
+        if not (array > 0).all():
+            refuse("model.safetensors", field_name, array.min(), "positive")
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; Python would read NaN and 1e999 too."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _short(value: Any) -> str:
+    """A value for a message, on one line and not without end."""
+    text = str(value) if isinstance(value, np.generic) else json.dumps(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _sha256(path: Path) -> str:

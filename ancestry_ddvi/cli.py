@@ -125,7 +125,7 @@ def cli() -> None:
     "--threads",
     default=1,
     show_default=True,
-    help="CPU threads; results agree to rounding between counts, to the byte at the same count.",
+    help="CPU threads; results are the same to the byte at the same count, not between counts.",
 )
 @click.option("--force", is_flag=True, help="Replace earlier results in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

@@ -73,6 +73,11 @@ class EmbeddingTable:
         """(n_samples, n_latent) posterior standard deviations."""
         return self.frame[[f"z{d + 1}_sd" for d in range(self.n_latent)]].to_numpy(float)
 
+    def select(self, samples: np.ndarray) -> EmbeddingTable:
+        """Keep the samples of a (n_samples,) boolean mask."""
+        frame = self.frame[samples].reset_index(drop=True)
+        return EmbeddingTable(frame, self.n_latent, self.pcs[samples])
+
     def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:
         """Add label columns; `labels` has this table's sample ids as index, in the same order."""
         joined = pd.concat([self.frame, labels.reset_index(drop=True)], axis=1)

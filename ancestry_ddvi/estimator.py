@@ -63,8 +63,9 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.mean_ = X.mean(axis=0)
         scale = X.std(axis=0)
-        # A constant column has no scale of its own; any positive one leaves it at 0.
-        scale[scale == 0] = 1.0
+        # A constant column has no scale of its own, only rounding; any that is not small leaves it
+        # at 0.
+        scale[scale <= 1e-12 * np.abs(X).max(axis=0)] = 1.0
         config = ModelConfig(n_latent=self.n_latent, n_components=self.n_components)
         self.model_ = AncestryModel(scale, config, self._seed)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)

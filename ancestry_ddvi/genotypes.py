@@ -16,6 +16,11 @@ MISSING = -1
 VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
 
 
+def bare_contig(contig: str) -> str:
+    """Name of a contig without `chr`, in whatever case: `1` for `chr1`, `Chr1`, `CHR1` and `1`."""
+    return contig[3:] if contig[:3].lower() == "chr" else contig
+
+
 @dataclass(frozen=True)
 class GenotypeMatrix:
     """Diploid allele counts of samples (rows) at variants (columns).
@@ -37,7 +42,7 @@ class GenotypeMatrix:
     Raises
     ------
     GenotypeFileError
-        If shapes disagree or a sample id occurs twice.
+        If shapes disagree, a dosage is none of -1, 0, 1 and 2, or a sample id occurs twice.
     """
 
     dosage: np.ndarray
@@ -54,6 +59,13 @@ class GenotypeMatrix:
             )
         if self.dosage.dtype != np.int8:
             raise GenotypeFileError(f"{self.name}: dosage must be int8, not {self.dosage.dtype}")
+        if self.dosage.size and not MISSING <= self.dosage.min() <= self.dosage.max() <= 2:
+            row, column = np.argwhere((self.dosage < MISSING) | (self.dosage > 2))[0]
+            raise GenotypeFileError(
+                f"{self.name}: sample {str(self.sample_id[row])!r} has dosage "
+                f"{self.dosage[row, column]} at variant {column + 1}; it must be 0, 1 or 2 copies "
+                f"of the counted allele, or {MISSING} for missing"
+            )
         missing_columns = [c for c in VARIANT_COLUMNS if c not in self.variants.columns]
         if missing_columns:
             raise GenotypeFileError(

@@ -11,20 +11,29 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi import __version__
-from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
+from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
-from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor, Features
+from ancestry_ddvi.preprocessing.features import (
+    MIN_SAMPLES,
+    FeatureConfig,
+    FeatureExtractor,
+    Features,
+    Matched,
+)
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
-from ancestry_ddvi.reporting import Headline, evaluate, headline, write_report
+from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
 from ancestry_ddvi.reporting.html import json_ready
+
+MIN_MATCHED = 0.5
+"""A file with less of the model's variants is warned of."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,9 @@ class FittedEmbedding:
         The model's input for all samples.
     trained_on
         (n_samples,) bool: samples that something was learnt from.
+    held_out
+        (n_samples,) bool: samples that `holdout` drew. Those in neither were called too badly to
+        learn from.
     history
         Loss terms along training.
     elbo
@@ -88,6 +100,7 @@ class FittedEmbedding:
     table: EmbeddingTable
     features: Features
     trained_on: np.ndarray
+    held_out: np.ndarray
     history: History
     elbo: np.ndarray
 
@@ -119,7 +132,7 @@ def fit_embedding(
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
     extractor = FeatureExtractor(config.features)
-    train_mask = _training_mask(genotypes.n_samples, config)
+    train_mask = _training_mask(genotypes, config)
     with console.stage("learn features"):
         features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
     trained_on = extractor.trained_on
@@ -139,21 +152,28 @@ def fit_embedding(
             "seed": config.seed,
             "config": asdict(config),
         }
-        fitted = EmbeddingModel(extractor, model, provenance)
+        hashes = np.sort(id_hash(genotypes.sample_id[trained_on]))
+        fitted = EmbeddingModel(extractor, model, hashes, provenance)
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
         elbo = model.elbo(features.x, features.noise, seed=config.seed)
-    return FittedEmbedding(fitted, table, features, trained_on, history, elbo)
+    return FittedEmbedding(fitted, table, features, trained_on, ~train_mask, history, elbo)
 
 
-def _training_mask(n_samples: int, config: EmbedConfig) -> np.ndarray:
+def _training_mask(genotypes: GenotypeMatrix, config: EmbedConfig) -> np.ndarray:
     """(n_samples,) bool: a random share `holdout` is False."""
+    n_samples = genotypes.n_samples
     order = np.random.default_rng(config.seed).permutation(n_samples)
     # Whoever asks for held-out samples gets at least one.
     n_held_out = max(round(config.holdout * n_samples), int(config.holdout > 0))
     mask = np.ones(n_samples, dtype=bool)
     mask[order[:n_held_out]] = False
+    if n_samples >= MIN_SAMPLES > n_samples - n_held_out:
+        raise NotEnoughDataError(
+            f"{genotypes.name}: --holdout {config.holdout:g} leaves {n_samples - n_held_out} of "
+            f"{n_samples} samples to learn from, and {MIN_SAMPLES} are needed; hold out fewer"
+        )
     return mask
 
 
@@ -166,8 +186,8 @@ def _say_features(
     if len(low):
         console.warn(
             f"{len(low)} samples have a call rate below "
-            f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from "
-            f"({_some(low)})"
+            f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from and "
+            f"not scored ({_some(low)})"
         )
 
 
@@ -243,10 +263,16 @@ def embed_file(
             else (None, None)
         )
         described = _describe_labels(console, labels, levels)
+        # Known before the training that it must not cost.
+        unfit = unfit_id(map(str, genotypes.sample_id))
+        if unfit:
+            console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
         if fitted_model is None:
             fitted = fit_embedding(genotypes, config, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
-            held_out, elbo, history = ~fitted.trained_on, fitted.elbo, fitted.history
+            in_sample, held_out = fitted.trained_on, fitted.held_out
+            elbo, history = fitted.elbo, fitted.history
+            n_variants = len(model.extractor.variants)
             parameters = asdict(config)
         else:
             model = fitted_model
@@ -256,9 +282,16 @@ def embed_file(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
                 elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
-            held_out, history = np.ones(genotypes.n_samples, dtype=bool), None
+            known, history = model.was_trained_on(genotypes.sample_id), None
+            held_out = ~known
+            # A few that the model knows must not stand for a file of new samples.
+            in_sample = known & known.all()
+            n_variants = _say_matched(console, genotypes, features.matched)
+            _warn_overlap(console, genotypes.sample_id[known], all_known=bool(known.all()))
             parameters = {"n_draws": config.n_draws, "seed": config.seed}
-        _warn_no_data(console, genotypes.sample_id[~np.isfinite(features.noise)])
+        called = np.isfinite(features.noise)
+        _warn_no_data(console, genotypes.sample_id[~called])
+        scored = called & (in_sample | held_out)
         fine, coarse = (
             None if name is None or labels is None else labels.frame[name].reset_index(drop=True)
             for name in levels
@@ -266,18 +299,29 @@ def embed_file(
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
         with console.stage("score the embedding"):
-            metrics = evaluate(
-                table,
-                population=fine,
-                superpopulation=coarse,
-                fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
-                seed=config.seed,
-                data=f"{path.name}: {genotypes.n_samples} samples, "
-                f"{len(model.extractor.variants)} variants" + _columns_words(levels),
-                held_out=held_out if held_out.any() else None,
+            metrics: dict[str, Any] = {}
+            if scored.any():
+                metrics = evaluate(
+                    table.select(scored),
+                    population=_rows(fine, scored),
+                    superpopulation=_rows(coarse, scored),
+                    fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
+                    seed=config.seed,
+                    data=f"{path.name}: {genotypes.n_samples} samples, {n_variants} variants"
+                    + _columns_words(levels),
+                    held_out=held_out[scored],
+                )
+            metrics["model"] = _model_metrics(
+                elbo, scored & in_sample, scored & held_out, path.name, config
             )
-            metrics["model"] = _model_metrics(elbo, held_out, path.name, config)
-        run = describe_run(genotypes, model, parameters, history, described, command)
+        reason = "low call rate" if fitted_model is None else "known to the model"
+        not_scored = {
+            "no called genotype": int((~called).sum()),
+            reason: int((called & ~scored).sum()),
+        }
+        run = describe_run(
+            genotypes, model, features.matched, not_scored, parameters, history, described, command
+        )
         with console.stage("write the results"):
             report = write_report(
                 table,
@@ -287,6 +331,7 @@ def embed_file(
                 metrics=metrics,
                 run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
                 warnings=console.warnings,
+                covariates=unfit is None,
             )
             model.save(folder / "model")
         if report.covariates_left_out:
@@ -328,6 +373,36 @@ def _read_labels(
             f"{path}: {len(labels.extra):,} rows have no genotypes ({_some(labels.extra)})"
         )
     return labels
+
+
+def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched | None) -> int:
+    """How many of the model's variants the file has, said on the way."""
+    assert matched is not None  # `transform` counts them
+    total = matched.found + matched.absent
+    console.note(
+        f"variants of the model: {matched.same:,} matched as they are, {matched.swapped:,} with "
+        f"swapped alleles, {matched.absent:,} absent"
+    )
+    if matched.found < MIN_MATCHED * total:
+        console.warn(
+            f"{genotypes.name}: only {matched.found:,} of the model's {total:,} variants "
+            f"({matched.found / total:.0%}) are in the file; places are less certain, which z_sd "
+            "says. Check genome build and strand, or impute the others"
+        )
+    return matched.found
+
+
+def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -> None:
+    if len(sample_id):
+        scored = "scored as in-sample" if all_known else "placed, and left out of the metrics"
+        console.warn(
+            f"{len(sample_id)} samples share an id with samples the model was trained on; {scored} "
+            f"({_some(sample_id)})"
+        )
+
+
+def _rows(labels: pd.Series | None, samples: np.ndarray) -> pd.Series | None:
+    return None if labels is None else labels[samples].reset_index(drop=True)
 
 
 def _columns_words(levels: tuple[str | None, str | None]) -> str:
@@ -376,12 +451,12 @@ def _warn_no_data(console: Console, sample_id: np.ndarray) -> None:
     if len(sample_id):
         console.warn(
             f"{len(sample_id)} samples have no called genotype at the model's variants; their rows "
-            f"say nothing but the prior ({_some(sample_id)})"
+            f"say nothing but the prior and are not scored ({_some(sample_id)})"
         )
 
 
 def _model_metrics(
-    elbo: np.ndarray, held_out: np.ndarray, data: str, config: EmbedConfig
+    elbo: np.ndarray, in_sample: np.ndarray, held_out: np.ndarray, data: str, config: EmbedConfig
 ) -> dict[str, Any]:
     """Evidence lower bound, of trained and of held-out samples apart."""
     groups: dict[str, Any] = {
@@ -389,7 +464,7 @@ def _model_metrics(
         "data": data,
         "seed": config.seed,
     }
-    for name, rows in (("elbo_in_sample", ~held_out), ("elbo_held_out", held_out)):
+    for name, rows in (("elbo_in_sample", in_sample), ("elbo_held_out", held_out)):
         if rows.any():
             groups[name] = float(elbo[rows].mean())
             groups[f"n_{name.removeprefix('elbo_')}"] = int(rows.sum())

@@ -11,12 +11,14 @@ from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console
 from ancestry_ddvi.ddvi.training import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.preprocessing.features import Matched
 
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel", "cyvcf2")
 
@@ -24,6 +26,8 @@ LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel"
 def describe_run(
     genotypes: GenotypeMatrix,
     model: EmbeddingModel,
+    matched: Matched | None,
+    not_scored: Mapping[str, int],
     parameters: Mapping[str, Any],
     history: History | None,
     labels: Mapping[str, Any] | None,
@@ -32,18 +36,23 @@ def describe_run(
     """Everything a reader needs to run it again and to see what was left out where.
 
     `history` is None if the model was trained by an earlier run, whose filters and settings then
-    stand under `model`.
+    stand under `model`; `matched` says what the input has of its variants. `not_scored` counts
+    the samples that no metric rests on, by reason.
     """
     counts: dict[str, Any] = {
         "samples": genotypes.n_samples,
         "samples trained on": 0 if history is None else model.provenance["n_training_samples"],
+        "samples not scored": dict(not_scored),
         "samples without labels": labels and labels["samples without a row"],
         "label rows without genotypes": labels and labels["rows without genotypes"],
         "biallelic SNPs read": genotypes.n_variants,
         "records left out": dict(genotypes.left_out),
     }
-    if history is None:
+    if matched is not None:
         counts["variants of the model"] = len(model.extractor.variants)
+        counts["variants matched as they are"] = matched.same
+        counts["variants matched with swapped alleles"] = matched.swapped
+        counts["variants of the model absent"] = matched.absent
     else:
         counts["variants filtered"] = dict(model.extractor.funnel)
         counts["variants used"] = len(model.extractor.variants)
@@ -57,6 +66,7 @@ def describe_run(
         "parameters": dict(parameters),
         "model": model.provenance,
         "training": None if history is None else asdict(history),
+        "threads": torch.get_num_threads(),
         "platform": {"python": platform.python_version(), "machine": platform.machine()},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -75,12 +85,19 @@ def measured(console: Console) -> dict[str, Any]:
     }
 
 
+_KINDS = {
+    "samples not scored": "not scored",
+    "records left out": "left out",
+    "variants filtered": "filtered",
+}
+
+
 def summary_rows(run: Mapping[str, Any], frame: pd.DataFrame) -> list[tuple[str, str]]:
     """The run in a few lines of name and value; `frame` is the table of the embedding."""
     rows: list[tuple[str, str]] = []
     for name, value in run["counts"].items():
         if isinstance(value, dict):
-            kind = "left out" if name == "records left out" else "filtered"
+            kind = _KINDS[name]
             rows += [(f"  {kind}: {reason}", f"{n:,}") for reason, n in value.items() if n]
         elif value is not None:
             rows.append((name, f"{value:,}"))

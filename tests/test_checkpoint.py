@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cli_helpers import strict_json, tree
 from conftest import Cut
+from safetensors.numpy import load_file, save
 
 from ancestry_ddvi import load_model, read_genotypes
+from ancestry_ddvi.checkpoint import id_hash
 from ancestry_ddvi.errors import ModelFileError
 
 
@@ -79,6 +82,14 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(description))
 
 
+def tensor(folder: Path, name: str, value: float) -> None:
+    """Change the first entry of a tensor, the checksums brought up to date."""
+    stored = load_file(folder / "model.safetensors")
+    stored[name].flat[0] = value
+    (folder / "model.safetensors").write_bytes(save(stored))
+    edit(folder, lambda d: None)
+
+
 class Bomb:
     """Unpickled, it would leave a file behind."""
 
@@ -88,6 +99,8 @@ class Bomb:
     def __reduce__(self) -> tuple[Callable, tuple[str]]:
         return (Path.touch, (self.path,))
 
+
+UNIT = "model.json: extractor.unit is {}, not a finite positive number"
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights altered": (
@@ -109,12 +122,69 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (lambda f: (f / "model.json").write_text("{"), "not a model description"),
     "a list": (lambda f: (f / "model.json").write_text("[]"), "not a model description"),
     "not UTF-8": (lambda f: (f / "model.json").write_bytes(b"\xff"), "not a model description"),
-    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "format 99 is newer.*upgrade"),
+    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "json: format is 99, .* reads 2;"),
+    "older": (lambda f: edit(f, lambda d: d.update(format=1)), "json: format is 1, .* train"),
+    "half a format": (lambda f: edit(f, lambda d: d.update(format=2.0)), "json: format is 2.0"),
+    "format true": (lambda f: edit(f, lambda d: d.update(format=True)), "json: format is true"),
+    "unit 0": (lambda f: edit(f, lambda d: d["extractor"].update(unit=0)), UNIT.format(0)),
+    "unit -1": (lambda f: edit(f, lambda d: d["extractor"].update(unit=-1)), UNIT.format(-1)),
+    "unit huge": (
+        lambda f: edit(f, lambda d: d["extractor"].update(unit=10**400)),
+        UNIT.format("10+…"),
+    ),
+    "unit text": (lambda f: edit(f, lambda d: d["extractor"].update(unit="1")), UNIT.format('"1"')),
+    "unit nan": (
+        lambda f: edit(f, lambda d: d["extractor"].update(unit=float("nan"))),
+        "not a model description .NaN is no finite number",
+    ),
+    "provenance a list": (
+        lambda f: edit(f, lambda d: d.update(provenance=[])),
+        r"model.json: provenance is \[\], not a table",
+    ),
+    "too wide": (
+        lambda f: edit(f, lambda d: d["model"].update(n_hidden=10**9)),
+        "model.json: model.n_hidden is 1000000000, not 128",
+    ),
+    "too long": (
+        lambda f: edit(f, lambda d: d["model"].update(n_steps=10**9)),
+        "model.json: model.n_steps is 1000000000, not 10",
+    ),
+    "eigenvalue 0": (lambda f: tensor(f, "extractor.eigenvalue", 0), "extractor.eigenvalue is 0.0"),
+    "shrinkage < 0": (lambda f: tensor(f, "extractor.shrinkage", -1), "shrinkage is -1.0, not pos"),
+    "eigenvalue nan": (
+        lambda f: tensor(f, "extractor.eigenvalue", np.nan),
+        "model.safetensors: extractor.eigenvalue is nan, not finite",
+    ),
+    "scale inf": (
+        lambda f: tensor(f, "model.posterior.anchor.inputs.scale", np.inf),
+        "inputs.scale is inf, not finite",
+    ),
+    "scale 0": (
+        lambda f: tensor(f, "model.posterior.anchor.inputs.scale", 0),
+        "inputs.scale is 0.0, not positive",
+    ),
+    "weight nan": (lambda f: tensor(f, "model.prior.mean", np.nan), "model.prior.mean is nan"),
+    "too deep": (lambda f: (f / "model.json").write_text("[" * 10**5), "not a model description"),
+    "no positions": (
+        lambda f: (
+            (f / "variants.tsv").write_text(
+                (f / "variants.tsv").read_text().replace("position", "place", 1)
+            ),
+            edit(f, lambda d: None),
+        ),
+        "not a model of.*position",
+    ),
     "no provenance": (lambda f: edit(f, lambda d: d.pop("provenance")), "not a model of"),
     "no extractor": (lambda f: edit(f, lambda d: d.pop("extractor")), "not a model of"),
-    "a list for settings": (lambda f: edit(f, lambda d: d.update(extractor=[])), "not a model of"),
-    "no latents": (lambda f: edit(f, lambda d: d["model"].update(n_latent=0)), "not a model of"),
-    "other latents": (lambda f: edit(f, lambda d: d["model"].update(n_latent=3)), "not a model of"),
+    "a list for settings": (
+        lambda f: edit(f, lambda d: d.update(extractor=[])),
+        r"model.json: extractor is \[\], not a table",
+    ),
+    "no latents": (
+        lambda f: edit(f, lambda d: d["model"].update(n_latent=0)),
+        "n_latent is 0, not",
+    ),
+    "other latents": (lambda f: edit(f, lambda d: d["model"].update(n_latent=3)), "is 3, not 2 as"),
     "other settings": (lambda f: edit(f, lambda d: d["model"].update(speed=9)), "not a model of"),
     "empty weights": (
         lambda f: ((f / "model.safetensors").write_bytes(b""), edit(f, lambda d: None)),
@@ -145,6 +215,65 @@ def test_a_damaged_model_is_refused(folder: Path, kind: str) -> None:
         load_model(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """The path to every value in a JSON document, tables and lists included."""
+    if path:
+        yield path
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, below in items:
+        yield from places(below, (*path, key))
+
+
+JUNK = (None, True, -1, 0, 3, 1e300, -0.5, 10**30, "x\ny", [], {}, [1], {"a": None}, "é" * 500)
+
+
+def test_any_value_anywhere_is_read_or_refused_in_a_line(folder: Path, cut: Cut) -> None:
+    path = folder / "model.json"
+    whole = path.read_text()
+    refused = []
+    for place in places(json.loads(whole)):
+        for junk in (*JUNK, ...):
+            description = json.loads(whole)
+            room = description
+            for key in place[:-1]:
+                room = room[key]
+            if junk is ...:
+                del room[place[-1]]
+            else:
+                room[place[-1]] = junk
+            path.write_text(json.dumps(description))
+            try:
+                load_model(folder)
+            except ModelFileError as error:
+                refused.append(str(error))
+    assert len(refused) > 100
+    assert [message for message in refused if len(message.splitlines()) != 1] == []
+    assert [message for message in refused if str(folder) not in message] == []
+
+
+def test_training_samples_are_known_again_by_a_hash(folder: Path, cut: Cut) -> None:
+    model = load_model(folder)
+    ids = np.array([*cut.sample_id, "somebody else", ""])
+    assert model.was_trained_on(ids).tolist() == [True] * 150 + [False] * 2
+    # By hand: the first 8 bytes of SHA-256, which starts ba7816bf 8f01cfea for "abc".
+    assert id_hash(np.array(["abc"])).tolist() == [0xBA7816BF8F01CFEA]
+    assert (np.diff(model.trained_on.astype(object)) > 0).all()
+    # The folder may be shared: no id stands in it.
+    for name, data in tree(folder).items():
+        assert not [i for i in cut.sample_id if i.encode() in data], name
+
+
+def test_an_id_need_not_be_unicode() -> None:
+    for name in ("caf\udce9", "caf\ud800"):
+        assert id_hash(np.array([name])) != id_hash(np.array(["caf"]))
 
 
 def test_a_pickle_is_never_unpickled(folder: Path, tmp_path: Path) -> None:

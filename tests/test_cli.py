@@ -297,6 +297,13 @@ def test_quiet_says_nothing(ancestry_ddvi_command: Command, cut: Cut, quick_resu
     assert Path("few.ddvi/embedding.csv").exists()
 
 
+def test_the_threads_are_recorded(cut: Cut, quick_results: Path, tmp_path: Path) -> None:
+    # A process of its own: the count is read once, when the libraries are loaded.
+    options = ("--model", quick_results, "--threads", "2", "--out", "out")
+    assert run_cli("embed", cut.few, *options, cwd=tmp_path).returncode == 0
+    assert strict_json(tmp_path / "out" / "run.json")["threads"] == 2
+
+
 def test_force_is_asked_for(ancestry_ddvi_command: Command, cut: Cut, quick_results: Path) -> None:
     place = ("embed", cut.few, "--model", quick_results / "model", "--out", "out")
     assert ancestry_ddvi_command(*place).code == 0
@@ -517,6 +524,7 @@ def test_bad_output_folders(
         (["--draws", "1"], ("--draws", "at least 2")),
         (["--threads", "0"], ("--threads", "at least 1")),
         (["-q", "-v"], ("--quiet", "--verbose", "one of them")),
+        (["--holdout", "0.99"], ("cut.vcf.gz", "--holdout 0.99 leaves 2 of 150", "20 are needed")),
         (["--model", "m", "--holdout", "0.2", "--n-pcs", "9"], ("--holdout, --n-pcs", "--model")),
         (["--seed", "x"], ("--seed", "'x'", "--help")),
         (["--nonsense"], ("--nonsense", "--help")),
@@ -543,7 +551,7 @@ def test_more_latents_than_the_samples_span(
     # 20 components were asked for, but copies of four people span three.
     vcf = write_vcf(tmp_path / "copies.vcf", np.tile(genotypes[:4], (6, 1)), IDS[:24])
     outcome = ancestry_ddvi_command("embed", vcf, "--n-latent", "4", "--ld-r2", "1")
-    check_refusal(outcome, "4 latents", "3 principal components", "--n-latent")
+    check_refusal(outcome, "4 latents", "3 principal components", "--n-latent", "--n-pcs")
     assert os.listdir() == []
 
 

@@ -56,3 +56,11 @@ def test_labels_are_joined_by_place(table: EmbeddingTable) -> None:
     assert joined.frame["n"].tolist() == ["007", "1e5"]
     np.testing.assert_array_equal(joined.z, table.z)
     assert "pop" not in table.frame.columns
+
+
+def test_selected_samples_keep_their_rows(table: EmbeddingTable) -> None:
+    part = table.select(np.array([False, True]))
+    assert part.sample_id.tolist() == ["a"]
+    assert part.frame.index.tolist() == [0]
+    np.testing.assert_array_equal(part.z, table.z[1:])
+    np.testing.assert_array_equal(part.pcs, table.pcs[1:])

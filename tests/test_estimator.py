@@ -57,6 +57,18 @@ def test_columns_are_centred(fitted: DDVI, x: np.ndarray) -> None:
     np.testing.assert_allclose(moved.transform(x - 100), fitted.transform(x), atol=1e-3)
 
 
+def test_a_column_that_varies_by_rounding_only_is_constant(fitted: DDVI, x: np.ndarray) -> None:
+    rounded = x.copy()
+    rounded[:, 4] = 1e6
+    rounded[::2, 4] = np.nextafter(1e6, 2e6)
+    assert rounded[:, 4].std() > 0
+    other = DDVI(**QUICK).fit(rounded)
+    np.testing.assert_allclose(other.transform(rounded), fitted.transform(x), atol=1e-3)
+    # A column that is small and does vary is not: its scale is its own.
+    small = np.column_stack([x[:, :4], 1e-4 * x[:, 0]])
+    assert DDVI(**QUICK).fit(small).model_.posterior.anchor.inputs.scale[4] < 1e-2
+
+
 def test_the_same_seed_gives_the_same_numbers(fitted: DDVI, x: np.ndarray) -> None:
     np.testing.assert_array_equal(DDVI(**QUICK).fit_transform(x), fitted.transform(x))
     other = DDVI(**QUICK, random_state=1).fit_transform(x)

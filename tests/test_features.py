@@ -18,7 +18,12 @@ from simulate import balding_nichols
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.preprocessing.features import FeatureConfig, FeatureExtractor, Features
+from ancestry_ddvi.preprocessing.features import (
+    FeatureConfig,
+    FeatureExtractor,
+    Features,
+    Matched,
+)
 
 CONFIG = FeatureConfig(n_components=5)
 """Five components: three between four populations, and two of noise."""
@@ -402,7 +407,8 @@ def test_counted_allele_changes_no_feature() -> None:
 # ---------------------------------------------------------------- new files
 
 
-def test_variants_are_matched_whatever_their_order_naming_and_alleles() -> None:
+@pytest.mark.parametrize("prefix", ["", "chr", "CHR", "Chr"])
+def test_variants_are_matched_whatever_their_order_naming_and_alleles(prefix: str) -> None:
     genotypes, _ = simulated()
     extractor, _, _ = fitted()
     genotypes = masked(genotypes, 0.1, seed=5)
@@ -413,7 +419,7 @@ def test_variants_are_matched_whatever_their_order_naming_and_alleles() -> None:
     dosage[:, swap] = np.where(turned < 0, turned, 2 - turned)
     other = with_variants(
         with_dosage(genotypes, dosage),
-        contig="chr" + genotypes.variants["contig"],
+        contig=prefix + genotypes.variants["contig"],
         ref=np.where(swap, "C", "A"),
         alt=np.where(swap, "A", "C"),
     )
@@ -421,6 +427,26 @@ def test_variants_are_matched_whatever_their_order_naming_and_alleles() -> None:
     placed = extractor.transform(other)
     np.testing.assert_array_equal(placed.x, expected.x)
     np.testing.assert_array_equal(placed.noise, expected.noise)
+    # The model's own names may be of any style as well.
+    again = FeatureExtractor.from_state(*extractor.state(), extractor.variants)
+    again.variants = again.variants.assign(contig="cHr" + again.variants["contig"])
+    np.testing.assert_array_equal(again.transform(other).x, expected.x)
+
+
+def test_what_a_file_has_of_the_variants_is_counted() -> None:
+    genotypes, _ = simulated()
+    extractor, features, _ = fitted()
+    n_used = len(extractor.variants)
+    assert features.matched is None
+    assert extractor.transform(genotypes).matched == Matched(n_used, 0, 0)
+    place = pd.Index(genotypes.variants["id"]).get_indexer(extractor.variants["id"])
+    swap = np.isin(np.arange(genotypes.n_variants), place[:7])
+    swapped = with_variants(
+        genotypes, ref=np.where(swap, "C", "A"), alt=np.where(swap, "A", "C")
+    ).select(variants=np.delete(np.arange(genotypes.n_variants), place[-3:]))
+    matched = extractor.transform(swapped).matched
+    assert matched == Matched(n_used - 10, 7, 3)
+    assert matched.found == n_used - 3
 
 
 @pytest.mark.parametrize("column", ["contig", "position", "ref", "alt"])
@@ -577,10 +603,9 @@ def test_twenty_samples_keep_every_component_usable() -> None:
 
 
 def test_samples_that_are_all_the_same_are_an_error() -> None:
-    """All heterozygous: every variant is polymorphic, and yet nobody differs from anybody."""
+    """All heterozygous: every variant has two alleles, and yet nobody differs from anybody."""
     dosage = np.ones((30, 200), dtype=np.int8)
     ids = np.array([f"s{i}" for i in range(30)])
     genotypes = GenotypeMatrix(dosage, ids, make_variants(200))
-    config = FeatureConfig(ld_max_r2=1)
-    with pytest.raises(NotEnoughDataError, match=r"all 30 training samples have the same"):
-        FeatureExtractor(config).fit_transform(genotypes)
+    with pytest.raises(NotEnoughDataError, match=r"0 of 200 .*monomorphic: 200"):
+        FeatureExtractor(FeatureConfig(ld_max_r2=1)).fit_transform(genotypes)

@@ -24,13 +24,14 @@ dosages = arrays(
     elements=st.integers(-1, 2),
 )
 
-# Columns: common, half missing, nobody called, monomorphic, fixed for the counted allele, rare.
+# Columns: common, half missing, nobody called, monomorphic, fixed for the counted allele, rare,
+# heterozygous wherever it is called.
 BY_HAND = np.array(
     [
-        [0, -1, -1, 0, 2, 0],
-        [1, 2, -1, 0, 2, 0],
-        [2, -1, -1, 0, 2, 0],
-        [1, 1, -1, 0, 2, 1],
+        [0, -1, -1, 0, 2, 0, 1],
+        [1, 2, -1, 0, 2, 0, 1],
+        [2, -1, -1, 0, 2, 0, -1],
+        [1, 1, -1, 0, 2, 1, 1],
     ],
     dtype=np.int8,
 )
@@ -44,23 +45,24 @@ def genotypes(dosage: np.ndarray) -> GenotypeMatrix:
 
 def test_counts_by_hand() -> None:
     counts = VariantCounts.of(BY_HAND)
-    assert counts.n_called.tolist() == [4, 2, 0, 4, 4, 4]
-    assert counts.n_counted.tolist() == [4, 3, 0, 0, 8, 1]
-    assert counts.call_rate.tolist() == [1, 0.5, 0, 1, 1, 1]
-    np.testing.assert_array_equal(counts.allele_frequency, [0.5, 0.75, np.nan, 0, 1, 0.125])
-    np.testing.assert_array_equal(counts.maf, [0.5, 0.25, np.nan, 0, 0, 0.125])
+    assert counts.n_called.tolist() == [4, 2, 0, 4, 4, 4, 3]
+    assert counts.n_counted.tolist() == [4, 3, 0, 0, 8, 1, 3]
+    assert counts.call_rate.tolist() == [1, 0.5, 0, 1, 1, 1, 0.75]
+    np.testing.assert_array_equal(counts.allele_frequency, [0.5, 0.75, np.nan, 0, 1, 0.125, 0.5])
+    np.testing.assert_array_equal(counts.maf, [0.5, 0.25, np.nan, 0, 0, 0.125, 0.5])
+    assert counts.varies.tolist() == [True, True, False, False, False, True, False]
 
 
 def test_filters_by_hand_in_their_order() -> None:
     keep, funnel = filter_variants(VariantCounts.of(BY_HAND), min_call_rate=0.75, min_maf=0.2)
-    assert keep.tolist() == [True, False, False, False, False, False]
-    assert funnel == {"call rate below 0.75": 2, "monomorphic": 2, "MAF below 0.2": 1}
+    assert keep.tolist() == [True, False, False, False, False, False, False]
+    assert funnel == {"call rate below 0.75": 2, "monomorphic": 3, "MAF below 0.2": 1}
 
 
 def test_a_variant_that_nobody_is_called_at_never_passes() -> None:
     keep, funnel = filter_variants(VariantCounts.of(BY_HAND), min_call_rate=0, min_maf=0)
-    assert keep.tolist() == [True, True, False, False, False, True]
-    assert funnel["monomorphic"] == 3
+    assert keep.tolist() == [True, True, False, False, False, True, False]
+    assert funnel["monomorphic"] == 4
 
 
 @pytest.mark.parametrize("counted", [2, 18])
@@ -97,6 +99,8 @@ def test_counts_do_not_depend_on_blocks(dosage: np.ndarray) -> None:
         assert sample_call_rate(genotypes(dosage)).tolist() == rates.tolist()
     assert blocks.n_called.tolist() == whole.n_called.tolist()
     assert blocks.n_counted.tolist() == whole.n_counted.tolist()
+    assert blocks.varies.tolist() == whole.varies.tolist()
+    assert whole.varies.tolist() == [len({*column} - {-1}) > 1 for column in dosage.T]
     assert whole.n_called.tolist() == [int((column >= 0).sum()) for column in dosage.T]
     assert whole.n_counted.tolist() == [int(column[column >= 0].sum()) for column in dosage.T]
 
@@ -114,7 +118,7 @@ def test_blocks_cover_each_column_once_in_bounded_memory(
 
 
 def test_sample_call_rate_by_hand() -> None:
-    np.testing.assert_allclose(sample_call_rate(genotypes(BY_HAND)), [4 / 6, 5 / 6, 4 / 6, 5 / 6])
+    np.testing.assert_allclose(sample_call_rate(genotypes(BY_HAND)), [5 / 7, 6 / 7, 4 / 7, 6 / 7])
 
 
 def test_sample_call_rate_is_exact_on_a_threshold() -> None:

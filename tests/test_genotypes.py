@@ -39,6 +39,11 @@ def test_has_a_name_for_messages_without_a_source() -> None:
         ({"dosage": DOSAGE[:2]}, r"x\.vcf: dosage has shape \(2, 4\), but there are 3 sample ids"),
         ({"dosage": DOSAGE[:, :3]}, r"shape \(3, 3\).* and 4 variants"),
         ({"dosage": DOSAGE.astype(np.int16)}, "must be int8, not int16"),
+        ({"dosage": DOSAGE + (DOSAGE == 2)}, r"x\.vcf: sample 'a' has dosage 3 at variant 3; .* 2"),
+        (
+            {"dosage": np.where(DOSAGE < 0, np.int8(-9), DOSAGE)},
+            "sample 'a' has dosage -9 at variant 4; .* -1 for",
+        ),
         ({"variants": make_variants(4).drop(columns=["ref", "alt"])}, "no column ref, alt"),
         ({"sample_id": np.array(["a", "b", "a"])}, "sample id 'a' occurs more than once"),
     ],

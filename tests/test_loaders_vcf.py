@@ -230,7 +230,7 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "contig", ["1", "22", "chr1", "CHR22", "NC_000001.11", "chr1_KI270706v1_random"]
+    "contig", ["1", "22", "chr1", "CHR22", "Chr3", "NC_000001.11", "chr1_KI270706v1_random"]
 )
 def test_autosomes(contig: str) -> None:
     assert is_autosome(contig)
@@ -251,6 +251,7 @@ def test_autosomes(contig: str) -> None:
         "26",
         "chrX",
         "chry",
+        "Chrx",
         "chrM",
         "NC_000023.11",
     ],

@@ -213,12 +213,23 @@ def test_even_a_tiny_share_holds_somebody_out(cut: Cut) -> None:
     assert (~fitted.trained_on).sum() == 1
 
 
+def rewritten(cut: Cut, path: Path, names: dict[int, str], **changes: Any) -> Path:
+    """The ten samples in a file of their own, some under other names."""
+    genotypes = read_genotypes(cut.few)
+    ids = [names.get(i, name) for i, name in enumerate(genotypes.sample_id)]
+    dosage = changes.get("dosage", genotypes.dosage)
+    return write_vcf(path, dosage, ids, changes.get("variants", genotypes.variants))
+
+
+NEW = {i: f"new{i}" for i in range(10)}
+
+
 def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
-    out, described = run(
-        cut, tmp_path, vcf=cut.few, model_path=quick_results, labels_path=cut.panel
-    )
+    vcf = rewritten(cut, tmp_path / "new.vcf", NEW)
+    out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results)
     frame = table_of(out)
-    assert frame["sample_id"].tolist() == cut.sample_id[:10]
+    assert frame["sample_id"].tolist() == list(NEW.values())
+    assert not [w for w in described["warnings"] if "share an id" in w]
     check_numbers(frame)
     assert described["counts"]["samples trained on"] == 0
     assert described["training"] is None
@@ -230,6 +241,95 @@ def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> N
     assert metrics["model"]["n_held_out"] == 10
     weights = "model/model.safetensors"
     assert tree(out)[weights] == tree(quick_results)[weights]
+
+
+def test_samples_of_the_training_are_no_held_out_ones(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    some_new = {i: NEW[i] for i in range(4)}
+    vcf = rewritten(cut, tmp_path / "some.vcf", some_new)
+    out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results, labels_path=cut.panel)
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["model"]["n_held_out"] == metrics["embedding"]["n_samples"] == 4
+    assert "n_in_sample" not in metrics["model"]
+    assert metrics["embedding"]["split"].startswith("held-out")
+    assert described["counts"]["samples not scored"]["known to the model"] == 6
+    (warning,) = (w for w in described["warnings"] if "share an id" in w)
+    assert warning.startswith("6 samples share an id with samples the model was trained on; placed")
+    assert ", ".join(cut.sample_id[4:9]) + ", and 1 more" in warning
+    assert warning in (out / "run.log").read_text()
+
+
+def test_a_file_of_training_samples_is_scored_in_sample(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    out, described = run(cut, tmp_path, vcf=cut.few, model_path=quick_results)
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["model"]["n_in_sample"] == metrics["embedding"]["n_samples"] == 10
+    assert metrics["embedding"]["split"].startswith("in-sample")
+    assert any("scored as in-sample" in warning for warning in described["warnings"])
+
+
+def test_only_samples_that_were_learnt_from_are_remembered(cut: Cut) -> None:
+    fitted = fit_embedding(read_genotypes(cut.vcf), replace(QUICK, holdout=0.2))
+    known = fitted.model.was_trained_on(fitted.table.sample_id)
+    np.testing.assert_array_equal(known, fitted.trained_on)
+    assert known.sum() == 120
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_what_a_file_has_of_the_models_variants_is_reported(
+    cut: Cut, tmp_path: Path, quick_results: Path, share: float
+) -> None:
+    used = load_model(quick_results).extractor.variants
+    n_found = round(share * len(used))
+    genotypes = read_genotypes(cut.few)
+    site = ["contig", "position", "ref", "alt"]
+    wanted = pd.MultiIndex.from_frame(used[site][:n_found])
+    found = pd.MultiIndex.from_frame(genotypes.variants[site]).isin(wanted)
+    assert found.sum() == n_found
+    genotypes = genotypes.select(variants=found)
+    swap = np.arange(n_found) < 30
+    ref, alt = genotypes.variants["ref"], genotypes.variants["alt"]
+    variants = genotypes.variants.assign(ref=ref.where(~swap, alt), alt=alt.where(~swap, ref))
+    dosage = np.where(swap & (genotypes.dosage >= 0), 2 - genotypes.dosage, genotypes.dosage)
+    vcf = rewritten(cut, tmp_path / "new.vcf", NEW, dosage=dosage, variants=variants)
+    out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results)
+    counts = described["counts"]
+    assert counts["variants of the model"] == len(used)
+    assert counts["variants matched as they are"] == n_found - 30
+    assert counts["variants matched with swapped alleles"] == 30
+    assert counts["variants of the model absent"] == len(used) - n_found
+    said = f"{n_found - 30:,} matched as they are, 30 with swapped alleles, "
+    assert said in (out / "run.log").read_text()
+    data = strict_json(out / "metrics.json")["embedding"]["data"]
+    assert data == f"new.vcf: 10 samples, {n_found} variants"
+    words = rf"new.vcf: only {n_found:,} of the model's {len(used):,} variants \(40%\) are in"
+    assert bool([w for w in described["warnings"] if re.search(words, w)]) == (share < 0.5)
+    assert bool([w for w in described["warnings"] if "of the model's" in w]) == (share < 0.5)
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_ids_that_no_gwas_tool_reads_cost_the_covariates_only(
+    cut: Cut, tmp_path: Path, quick_results: Path, with_model: bool
+) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    ids = [*genotypes.sample_id[:2], "two words", "0", *genotypes.sample_id[4:]]
+    vcf = write_vcf(tmp_path / "ids.vcf", genotypes.dosage, ids, genotypes.variants)
+    settings = {"model_path": quick_results} if with_model else {}
+    out, described = run(cut, tmp_path, vcf=vcf, **settings)
+    assert set(described["files"]) == FILES - {"covariates.tsv"}
+    assert not (out / "covariates.tsv").exists()
+    assert table_of(out)["sample_id"].tolist() == ids
+    (warning,) = (w for w in described["warnings"] if "covariates.tsv" in w)
+    assert warning.startswith(
+        f"covariates.tsv is left out: {vcf}: sample id 'two words' holds whitespace"
+    )
+    assert "bcftools reheader" in warning
+    assert "sample id &#39;two words&#39; holds whitespace" in (out / "report.html").read_text()
+    log = (out / "run.log").read_text()
+    # Whoever watches can mend it before the training has cost anything.
+    assert log.index(warning) < log.index("place the samples" if with_model else "learn features")
 
 
 def test_a_sample_is_placed_alike_in_any_company(cut: Cut, quick_results: Path) -> None:
@@ -248,17 +348,53 @@ def test_a_sample_without_a_call_is_kept_and_named(cut: Cut, tmp_path: Path) -> 
     dosage[3] = MISSING
     dosage[5, ::5] = MISSING
     vcf = write_vcf(tmp_path / "gaps.vcf", dosage, genotypes.sample_id, genotypes.variants)
-    out, described = run(cut, tmp_path, vcf=vcf)
+    out, described = run(cut, tmp_path, vcf=vcf, labels_path=cut.panel)
     frame = table_of(out)
     check_numbers(frame)
     assert frame["z1_sd"][3] > 2 * frame["z1_sd"].median()
+    # Neither asked to be held out nor learnt from: no score rests on them.
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["model"]["n_in_sample"] == metrics["embedding"]["n_samples"] == 148
+    assert "n_held_out" not in metrics["model"]
+    assert not [name for name in metrics if name.startswith("held_out")]
+    assert described["counts"]["samples not scored"] == {
+        "no called genotype": 1,
+        "low call rate": 1,
+    }
     warnings = "\n".join(described["warnings"])
     assert "1 samples have no called genotype at the model's variants" in warnings
     assert "2 samples have a call rate below 0.9" in warnings
     assert cut.sample_id[3] in warnings
     assert cut.sample_id[3] in (out / "report.html").read_text()
     assert described["counts"]["samples trained on"] == 148
-    strict_json(out / "metrics.json")
+
+
+def test_a_low_call_rate_does_not_hold_out(cut: Cut) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    dosage = genotypes.dosage.copy()
+    dosage[:5, ::5] = MISSING
+    spoilt = GenotypeMatrix(dosage, genotypes.sample_id, genotypes.variants)
+    fitted = fit_embedding(spoilt, replace(QUICK, holdout=0.2))
+    assert fitted.held_out.sum() == 30
+    assert not (fitted.held_out & fitted.trained_on).any()
+    neither = np.flatnonzero(~fitted.held_out & ~fitted.trained_on)
+    assert len(neither) > 0
+    assert set(neither) <= set(range(5))
+    assert not fit_embedding(spoilt, QUICK).held_out.any()
+
+
+def test_samples_without_a_call_have_no_score(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    dosage = read_genotypes(cut.few).dosage.copy()
+    dosage[:] = MISSING
+    vcf = rewritten(cut, tmp_path / "new.vcf", NEW, dosage=dosage)
+    out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results)
+    check_numbers(table_of(out))
+    metrics = strict_json(out / "metrics.json")
+    assert set(metrics) == {"model"}
+    assert not [name for name in metrics["model"] if "elbo" in name]
+    assert described["counts"]["samples not scored"]["no called genotype"] == 10
 
 
 def test_a_label_column_may_be_named_as_one_of_ours(cut: Cut, tmp_path: Path) -> None:

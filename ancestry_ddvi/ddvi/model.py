@@ -69,7 +69,7 @@ class AncestryModel(nn.Module):
         if config.n_latent > len(scale):
             raise OptionError(
                 f"{config.n_latent} latents cannot be learnt from {len(scale)} principal "
-                "components; lower --n-latent or raise --n-components"
+                "components; lower --n-latent or, if the samples span more, raise --n-pcs"
             )
         if not (np.isfinite(scale) & (np.asarray(scale) > 0)).all():
             raise OptionError("a feature has no spread over the training samples; leave it out")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix, bare_contig
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
 
 Progress = Callable[[float], None]
@@ -357,7 +357,7 @@ def _reason_to_leave_out(variant: Any) -> str | None:
 
 def is_autosome(contig: str) -> bool:
     """Whether both sexes are diploid there; an unknown contig counts as one."""
-    name = contig.upper().removeprefix("CHR").split(".")[0]
+    name = bare_contig(contig).upper().split(".")[0]
     return name not in _NON_AUTOSOMES
 
 

@@ -34,7 +34,7 @@ sample less certain and not wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ import pandas as pd
 from scipy.sparse.linalg import eigsh
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError
-from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix, bare_contig
 from ancestry_ddvi.preprocessing.filters import (
     VariantCounts,
     column_blocks,
@@ -105,6 +105,20 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """How many of a model's variants a file has as they are, with swapped alleles, or not."""
+
+    same: int
+    swapped: int
+    absent: int
+
+    @property
+    def found(self) -> int:
+        """Variants that the file has, either way round."""
+        return self.same + self.swapped
+
+
+@dataclass(frozen=True)
 class Features:
     """What the model sees of the samples.
 
@@ -115,10 +129,13 @@ class Features:
     noise
         (n_samples,) standard deviation s that missing genotypes add to each component; inf for a
         sample without one called genotype.
+    matched
+        What the file had of the variants; None where they were chosen from that very file.
     """
 
     x: np.ndarray
     noise: np.ndarray
+    matched: Matched | None = None
 
 
 @dataclass
@@ -312,16 +329,16 @@ class FeatureExtractor:
         NotEnoughDataError
             If fewer variants match than there are components.
         """
-        dosage, n_matched = self._match(genotypes)
-        if n_matched < self.loadings.shape[1]:
+        dosage, matched = self._match(genotypes)
+        if matched.found < self.loadings.shape[1]:
             raise NotEnoughDataError(
-                f"{genotypes.name}: {n_matched} of the model's {len(self.variants)} variants are "
-                f"in the file, and {self.loadings.shape[1]} are needed to place a sample; check "
-                "that genome build and contig names agree with the model's"
+                f"{genotypes.name}: {matched.found} of the model's {len(self.variants)} variants "
+                f"are in the file, and {self.loadings.shape[1]} are needed to place a sample; "
+                "check that genome build and contig names agree with the model's"
             )
-        return self._project(dosage, np.arange(len(self.variants)))
+        return replace(self._project(dosage, np.arange(len(self.variants))), matched=matched)
 
-    def _match(self, genotypes: GenotypeMatrix) -> tuple[np.ndarray, int]:
+    def _match(self, genotypes: GenotypeMatrix) -> tuple[np.ndarray, Matched]:
         """(n_samples, m) dosage at the model's variants, and how many of them the file has."""
         theirs = _sites(genotypes.variants, "ref", "alt")
         same = _first_at(theirs, _sites(self.variants, "ref", "alt"))
@@ -333,7 +350,8 @@ class FeatureExtractor:
         turned = np.flatnonzero((same < 0) & (swapped >= 0))
         counted = dosage[:, turned]
         dosage[:, turned] = np.where(counted == MISSING, counted, 2 - counted)
-        return dosage, len(found)
+        n_same = len(found) - len(turned)
+        return dosage, Matched(n_same, len(turned), len(column) - len(found))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""
@@ -388,7 +406,7 @@ def _shrinkage(
 
 def _sites(variants: pd.DataFrame, first: str, second: str) -> pd.MultiIndex:
     """Name each variant as every file does, whatever its style of contig names."""
-    contig = variants["contig"].astype(str).str.removeprefix("chr")
+    contig = variants["contig"].astype(str).map(bare_contig)
     return pd.MultiIndex.from_arrays(
         [contig, variants["position"], variants[first], variants[second]]
     )

@@ -28,12 +28,15 @@ class VariantCounts:
         (n_variants,) samples with a called genotype.
     n_counted
         (n_variants,) copies of the counted allele in them.
+    varies
+        (n_variants,) bool: whether two called genotypes differ.
     n_samples
         Samples, called or not.
     """
 
     n_called: np.ndarray
     n_counted: np.ndarray
+    varies: np.ndarray
     n_samples: int
 
     @classmethod
@@ -42,12 +45,16 @@ class VariantCounts:
         n_samples, n_variants = dosage.shape
         n_called = np.empty(n_variants, dtype=np.int64)
         n_counted = np.empty(n_variants, dtype=np.int64)
+        varies = np.zeros(n_variants, dtype=bool)
         for columns in column_blocks(n_samples, n_variants, 1):
             block = dosage[:, columns]
             called = block != MISSING
             n_called[columns] = called.sum(axis=0)
             n_counted[columns] = np.sum(block, axis=0, where=called, dtype=np.int64)
-        return cls(n_called, n_counted, n_samples)
+            if n_samples:
+                # Unsigned, a missing genotype is 255 and never the least.
+                varies[columns] = block.view(np.uint8).min(axis=0) < block.max(axis=0)
+        return cls(n_called, n_counted, varies, n_samples)
 
     @property
     def call_rate(self) -> np.ndarray:
@@ -92,6 +99,9 @@ def filter_variants(
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Apply the call-rate, monomorphic and MAF filters, in that order.
 
+    A variant at which every sample is heterozygous is monomorphic here: it tells nobody apart,
+    whatever its MAF.
+
     Returns
     -------
     keep
@@ -101,7 +111,7 @@ def filter_variants(
     """
     low_call_rate = counts.call_rate < min_call_rate
     maf = np.nan_to_num(counts.maf, nan=0.0)
-    monomorphic = ~low_call_rate & (maf == 0)
+    monomorphic = ~low_call_rate & ~counts.varies
     rare = ~low_call_rate & ~monomorphic & (maf < min_maf)
     funnel = {
         f"call rate below {min_call_rate:g}": int(low_call_rate.sum()),

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.reporting.covariates import write_covariates
+from ancestry_ddvi.reporting.covariates import unfit_id, write_covariates
 from ancestry_ddvi.reporting.headline import Headline, headline
 from ancestry_ddvi.reporting.html import json_ready, write_report_html
 from ancestry_ddvi.reporting.metrics import evaluate
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "headline",
     "save_map",
+    "unfit_id",
     "write_covariates",
     "write_embedding_csv",
     "write_report",
@@ -50,6 +51,7 @@ def write_report(
     run: Mapping[str, Any],
     fid: Sequence[str] | None = None,
     warnings: Sequence[str] = (),
+    covariates: bool = True,
 ) -> Report:
     """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json.
 
@@ -69,6 +71,8 @@ def write_report(
         (n_samples,) family ids for the covariates; 0 by default.
     warnings
         Sentences for the top of the page.
+    covariates
+        Whether to write covariates.tsv, which `unfit_id` may say is impossible.
 
     Raises
     ------
@@ -76,9 +80,12 @@ def write_report(
         If a sample id or a value cannot stand in a covariate file.
     """
     out_dir = Path(out_dir)
-    names = ("embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json")
-    embedding, covariates, png, pdf, page, scores = (out_dir / name for name in names)
-    left_out = write_covariates(covariates, table, fid=fid)  # first: it may refuse the ids
+    names = ["embedding.csv", "map.png", "map.pdf", "report.html", "metrics.json"]
+    embedding, png, pdf, page, scores = (out_dir / name for name in names)
+    left_out: list[str] = []
+    if covariates:  # first: it may refuse the ids
+        names.insert(1, "covariates.tsv")
+        left_out = write_covariates(out_dir / "covariates.tsv", table, fid=fid)
     if left_out:
         sentence = "covariates.tsv leaves out what the columns before explain, or is constant: "
         warnings = [*warnings, sentence + ", ".join(left_out)]

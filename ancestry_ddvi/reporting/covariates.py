@@ -9,7 +9,7 @@ here: plink2 by default gives up on a variance inflation factor above 50.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +49,9 @@ def write_covariates(
     families = ["0"] * len(ids) if fid is None else [str(value) for value in fid]
     if len(families) != len(ids):
         raise ValueError(f"{len(families)} family ids for {len(ids)} samples")
-    for sample, family in zip(ids, families, strict=True):
-        _check_id("sample", sample)
-        if family != "0":
-            _check_id("family", family)
+    fault = unfit_id(ids) or unfit_id([f for f in families if f != "0"], "family")
+    if fault:
+        raise InputError(f"covariates: {fault}")
     columns = np.column_stack([table.pcs, table.z])
     names = [f"PC{k + 1}" for k in range(table.pcs.shape[1])]
     names += [f"Z{d + 1}" for d in range(table.n_latent)]
@@ -98,8 +97,20 @@ def independent_columns(columns: np.ndarray, max_vif: float = MAX_VIF) -> list[i
     return kept
 
 
-def _check_id(kind: str, value: str) -> None:
-    fault = (
+def unfit_id(ids: Iterable[str], kind: str = "sample") -> str | None:
+    """Say which is the first id that no GWAS tool can read, why, and the remedy; None if all do."""
+    for value in ids:
+        if fault := _fault(value):
+            shown = value if len(value) <= 60 else value[:59] + "…"
+            return (
+                f"{kind} id {shown!r} {fault}, so no GWAS tool can read it; rename it in the "
+                "genotype file (for example with `bcftools reheader --samples`)"
+            )
+    return None
+
+
+def _fault(value: str) -> str | None:
+    return (
         "is empty"
         if not value
         else 'is "0", which stands for no id'
@@ -110,9 +121,3 @@ def _check_id(kind: str, value: str) -> None:
         if value.startswith("#")
         else None
     )
-    if fault:
-        shown = value if len(value) <= 60 else value[:59] + "…"
-        raise InputError(
-            f"covariates: {kind} id {shown!r} {fault}, so no GWAS tool can read it; rename it in "
-            "the genotype file (for example with `bcftools reheader --samples`)"
-        )
