@@ -294,8 +294,10 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         for signum in _SIGNALS:  # one more press would kill the process as it takes its leave
             signal.signal(signum, signal.SIG_IGN)
-        print("interrupted: nothing half-written is left", file=sys.stderr)
-        code = 130
+        print("interrupted: nothing half-written is left", file=sys.stderr, flush=True)
+        # Not sys.exit: where the interrupt hit code that a library compiles as it is imported,
+        # Python would end by a signal and not by this code.
+        os._exit(130)
     sys.exit(code)
 
 
