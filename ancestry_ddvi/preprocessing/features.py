@@ -253,11 +253,6 @@ class FeatureExtractor:
             relationship += x @ x.T
         relationship /= m
         floor = float(np.trace(relationship)) / n
-        if floor == 0:
-            raise NotEnoughDataError(
-                f"{genotypes.name}: all {n} training samples have the same genotype at each of the "
-                f"{m} variants left, so there is no structure to map; check how the file was made"
-            )
         # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
         # constant vector, which centred columns send to 0.
         start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
