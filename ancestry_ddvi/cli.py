@@ -18,7 +18,7 @@ from ancestry_ddvi import __version__
 from ancestry_ddvi.console import Console, Verbosity, hush
 from ancestry_ddvi.errors import InputError, OptionError, OutputError
 
-GENOTYPE_SUFFIXES = {".vcf", ".gz", ".bgz"}
+GENOTYPE_SUFFIXES = {".vcf", ".gz", ".bgz", ".bed", ".bim", ".fam"}
 
 RANGES = {
     "seed": (0, 2**31 - 1),
@@ -157,9 +157,10 @@ def embed(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Embed the samples of a VCF: a map, a table with uncertainty, covariates, metrics, a model.
+    """Embed samples: a map, a table with uncertainty, GWAS covariates, metrics and a model.
 
-    GENOTYPES is a VCF, plain, gzip or bgzip.
+    GENOTYPES is a VCF (plain, gzip or bgzip), or a PLINK 1 set: its .bed, .bim or .fam, or the name
+    that they share.
     """
     if quiet and verbose:
         raise OptionError("--quiet and --verbose exclude each other; give one of them")

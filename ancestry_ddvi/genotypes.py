@@ -38,6 +38,8 @@ class GenotypeMatrix:
         Where it came from: `path`, `format`, `sha256`.
     left_out
         How many records of the input were left out, by reason.
+    family_id
+        (n_samples,) str family ids, where the input has such (the FID of a .fam); else None.
 
     Raises
     ------
@@ -50,12 +52,17 @@ class GenotypeMatrix:
     variants: pd.DataFrame
     source: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    family_id: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.dosage.shape != (len(self.sample_id), len(self.variants)):
             raise GenotypeFileError(
                 f"{self.name}: dosage has shape {self.dosage.shape}, but there are "
                 f"{len(self.sample_id)} sample ids and {len(self.variants)} variants"
+            )
+        if self.family_id is not None and len(self.family_id) != len(self.sample_id):
+            raise GenotypeFileError(
+                f"{self.name}: {len(self.family_id)} family ids for {len(self.sample_id)} samples"
             )
         if self.dosage.dtype != np.int8:
             raise GenotypeFileError(f"{self.name}: dosage must be int8, not {self.dosage.dtype}")
@@ -99,8 +106,10 @@ class GenotypeMatrix:
     ) -> GenotypeMatrix:
         """Keep some samples and/or variants (boolean masks or integer indices), in that order."""
         dosage, sample_id, table = self.dosage, self.sample_id, self.variants
+        family_id = self.family_id
         if samples is not None:
             dosage, sample_id = dosage[samples], sample_id[samples]
+            family_id = None if family_id is None else family_id[samples]
         if variants is not None:
             dosage, table = dosage[:, variants], table.iloc[variants].reset_index(drop=True)
-        return GenotypeMatrix(dosage, sample_id, table, self.source, self.left_out)
+        return GenotypeMatrix(dosage, sample_id, table, self.source, self.left_out, family_id)

@@ -264,7 +264,10 @@ def embed_file(
         )
         described = _describe_labels(console, labels, levels)
         # Known before the training that it must not cost.
-        unfit = unfit_id(map(str, genotypes.sample_id))
+        families = None if genotypes.family_id is None else genotypes.family_id.tolist()
+        unfit = unfit_id(map(str, genotypes.sample_id)) or unfit_id(
+            (family for family in families or () if family != "0"), "family"
+        )
         if unfit:
             console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
         if fitted_model is None:
@@ -331,6 +334,7 @@ def embed_file(
                 metrics=metrics,
                 run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
                 warnings=console.warnings,
+                fid=families,
                 covariates=unfit is None,
             )
             model.save(folder / "model")

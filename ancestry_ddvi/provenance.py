@@ -20,7 +20,16 @@ from ancestry_ddvi.ddvi.training import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import Matched
 
-LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-allel", "cyvcf2")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "scikit-allel",
+    "cyvcf2",
+    "bed-reader",
+)
 
 
 def describe_run(

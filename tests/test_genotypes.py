@@ -46,6 +46,7 @@ def test_has_a_name_for_messages_without_a_source() -> None:
         ),
         ({"variants": make_variants(4).drop(columns=["ref", "alt"])}, "no column ref, alt"),
         ({"sample_id": np.array(["a", "b", "a"])}, "sample id 'a' occurs more than once"),
+        ({"family_id": np.array(["f", "g"])}, "2 family ids for 3 samples"),
     ],
 )
 def test_refuses_what_does_not_fit_together(changes: dict[str, object], message: str) -> None:
@@ -65,9 +66,13 @@ def test_selects_samples_and_variants_by_mask() -> None:
 
 
 def test_selects_in_the_order_of_the_indices() -> None:
-    part = matrix().select(samples=np.array([2, 0]), variants=np.array([3, 0]))
+    part = matrix(family_id=np.array(["f", "g", "h"])).select(
+        samples=np.array([2, 0]), variants=np.array([3, 0])
+    )
     np.testing.assert_array_equal(part.dosage, [[2, 1], [-1, 0]])
     assert part.sample_id.tolist() == ["c", "a"]
+    assert part.family_id is not None
+    assert part.family_id.tolist() == ["h", "f"]
     assert part.variants["id"].tolist() == ["rs3", "rs0"]
 
 

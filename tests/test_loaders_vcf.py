@@ -25,7 +25,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.loaders import read_genotypes
-from ancestry_ddvi.loaders.vcf import diploid_dosage, is_autosome, read_vcf
+from ancestry_ddvi.loaders.sites import is_autosome
+from ancestry_ddvi.loaders.vcf import diploid_dosage, read_vcf
 
 GOLDEN = Path(__file__).parent / "data" / "golden.vcf"
 REAL = Path(__file__).parent.parent / "data" / "1kg_phase3_24k.vcf.gz"

@@ -13,6 +13,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from bed_reader import to_bed
 from cli_helpers import QUICK, strict_json, tree
 from conftest import Cut
 from helpers import write_vcf
@@ -409,6 +410,33 @@ def test_a_label_column_may_be_named_as_one_of_ours(cut: Cut, tmp_path: Path) ->
     assert frame["label_z1"].tolist() == [cut.population[s] for s in cut.sample_id]
     assert frame["label_label_cluster"].tolist()[:4] == ["x0", "x1", "x2", "x0"]
     assert frame["label_cluster"].tolist()[:4] == ["y0", "y1", "y0", "y1"]
+
+
+def test_family_ids_of_a_plink_set_are_kept(cut: Cut, tmp_path: Path) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    prefix = tmp_path / "set.v1"
+    values = np.where(genotypes.dosage == MISSING, np.int8(-127), genotypes.dosage)
+    families = [f"fam{i % 7}" for i in range(genotypes.n_samples)]
+    properties = {
+        "fid": families,
+        "iid": genotypes.sample_id,
+        "chromosome": genotypes.variants["contig"].to_list(),
+        "bp_position": genotypes.variants["position"].to_list(),
+        "allele_1": genotypes.variants["alt"].to_list(),
+        "allele_2": genotypes.variants["ref"].to_list(),
+    }
+    to_bed(f"{prefix}.bed", values, properties=properties, num_threads=1)
+    out, described = run(cut, tmp_path, vcf=prefix)
+    covariates = pd.read_csv(out / "covariates.tsv", sep="\t", dtype=str)
+    assert covariates["FID"].tolist() == families
+    assert covariates["IID"].tolist() == genotypes.sample_id.tolist()
+    assert described["input"]["format"] == "PLINK 1"
+    Path(f"{prefix}.fam").write_text(Path(f"{prefix}.fam").read_text().replace("fam3", "#3"))
+    marked, described = run(cut, tmp_path / "marked", vcf=prefix)
+    assert not (marked / "covariates.tsv").exists()
+    assert any("family id '#3' opens with #" in warning for warning in described["warnings"])
+    from_vcf, _ = run(cut, tmp_path / "vcf")
+    assert (out / "embedding.csv").read_bytes() == (from_vcf / "embedding.csv").read_bytes()
 
 
 def test_the_columns_of_the_labels_are_said(cut: Cut, tmp_path: Path) -> None:

@@ -12,18 +12,20 @@ from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders.containers import CheckedFile
 from ancestry_ddvi.loaders.panel import LabelTable, label_levels, read_labels
+from ancestry_ddvi.loaders.plink1 import plink1_prefix, read_plink1
 
 __all__ = ["LabelTable", "label_levels", "read_genotypes", "read_labels"]
 
 _USE_PLINK = "convert it with `plink2 {} --export vcf bgz`"
+_NAME_BED = "let its name end in .bed, beside the .bim and .fam of the same name"
 _USE_BCFTOOLS = "convert it with `bcftools view -O z`"
 
 # First bytes (of the text, if the file is compressed), what they are, and what to do. A longer
 # signature stands before a shorter one that it begins with.
 _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (b"BCF\x02", "a BCF", _USE_BCFTOOLS),
-    (b"\x6c\x1b\x01", "a PLINK 1 .bed", _USE_PLINK.format("--bfile")),
-    (b"\x6c\x1b\x00", "a PLINK 1 .bed", _USE_PLINK.format("--bfile")),
+    (b"\x6c\x1b\x01", "a PLINK 1 .bed", _NAME_BED),
+    (b"\x6c\x1b\x00", "a PLINK 1 .bed", _NAME_BED),
     (b"\x6c\x1b", "a PLINK 2 .pgen", _USE_PLINK.format("--pfile")),
     (b"BAM\x01", "a BAM of sequence reads", "call its variants first"),
     (b"CRAM", "a CRAM of sequence reads", "call its variants first"),
@@ -57,7 +59,8 @@ def read_genotypes(
     Parameters
     ----------
     path
-        A VCF: plain text, gzip or bgzip.
+        A VCF (plain text, gzip or bgzip), or a PLINK 1 set: its .bed, .bim or .fam, or the name
+        that they share.
     progress
         Called now and then with the fraction done, from 0 to 1.
 
@@ -71,6 +74,8 @@ def read_genotypes(
     GenotypeFileError
         If the file is missing, damaged, of another format, or has no usable genotype.
     """
+    if (prefix := plink1_prefix(path)) is not None:
+        return read_plink1(prefix, progress or (lambda fraction: None))
     start = next(CheckedFile(path).text(), b"")
     if start.startswith(b"##fileformat=VCF"):
         from ancestry_ddvi.loaders.vcf import read_vcf

@@ -22,29 +22,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix, bare_contig
+from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
+from ancestry_ddvi.loaders.sites import DUPLICATED, reason_to_leave_out
 
 Progress = Callable[[float], None]
 
 FIXED_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
 
-# Why a record is left out: the keys of `GenotypeMatrix.left_out`, in the order they are tried.
 NO_GT = "no GT in this record"
-NOT_AUTOSOMAL = "not on an autosome"
-MULTIALLELIC = "multiallelic"
-SYMBOLIC = "symbolic or missing ALT"
-INDEL = "indel or multi-nucleotide"
-AMBIGUOUS_BASE = "allele other than A, C, G or T"
-SAME_ALLELES = "REF and ALT are the same"
 NOT_DIPLOID = "not diploid"
-DUPLICATED = "duplicated site"
-
-# PLINK numbers unplaced variants 0, and those of the sex chromosomes, pseudo-autosomal and
-# mitochondrial 23 to 26; the last three are RefSeq's names of X, Y and the mitochondrion.
-_NON_AUTOSOMES = frozenset(
-    ("X", "Y", "XY", "M", "MT", "0", "23", "24", "25", "26", "NC_000023", "NC_000024", "NC_012920")
-)
 
 # What cyvcf2's `genotype.array()` holds beside allele indices.
 _MISSING_ALLELE, _PADDING = -1, -2
@@ -341,24 +328,7 @@ def _reason_to_leave_out(variant: Any) -> str | None:
     """Why a record is no biallelic autosomal SNP with genotypes, or None if it is one."""
     if "GT" not in variant.FORMAT:
         return NO_GT
-    if not is_autosome(variant.CHROM):
-        return NOT_AUTOSOMAL
-    if len(variant.ALT) > 1:
-        return MULTIALLELIC
-    ref, alt = variant.REF.upper(), variant.ALT[0].upper() if variant.ALT else "."
-    if not alt.isalpha():
-        return SYMBOLIC
-    if len(ref) != 1 or len(alt) != 1:
-        return INDEL
-    if ref not in "ACGT" or alt not in "ACGT":
-        return AMBIGUOUS_BASE
-    return SAME_ALLELES if ref == alt else None
-
-
-def is_autosome(contig: str) -> bool:
-    """Whether both sexes are diploid there; an unknown contig counts as one."""
-    name = bare_contig(contig).upper().split(".")[0]
-    return name not in _NON_AUTOSOMES
+    return reason_to_leave_out(variant.CHROM, variant.REF, variant.ALT)
 
 
 def diploid_dosage(calls: np.ndarray) -> np.ndarray | None:

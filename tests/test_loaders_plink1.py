@@ -1,0 +1,186 @@
+"""PLINK 1 sets: written by bed-reader, read back; beside plink2; damaged in every way."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import to_bed
+from conftest import Cut
+from helpers import make_variants
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ancestry_ddvi import read_genotypes
+from ancestry_ddvi.errors import GenotypeFileError
+from ancestry_ddvi.genotypes import MISSING
+from ancestry_ddvi.loaders.plink1 import plink1_prefix
+
+
+def write_set(prefix: Path, dosage: np.ndarray, variants: pd.DataFrame, **changes: object) -> None:
+    """PREFIX.bed, .bim and .fam of (n, m) dosages of ALT."""
+    n = len(dosage)
+    properties = {
+        "fid": [f"F{i}" for i in range(n)],
+        "iid": [f"S{i}" for i in range(n)],
+        "chromosome": variants["contig"].to_list(),
+        "bp_position": variants["position"].to_list(),
+        "sid": variants["id"].to_list(),
+        "allele_1": variants["alt"].to_list(),
+        "allele_2": variants["ref"].to_list(),
+    }
+    values = np.where(dosage == MISSING, np.int8(-127), dosage)
+    to_bed(f"{prefix}.bed", values, properties=properties | changes, num_threads=1)
+
+
+def by_sample(prefix: Path, dosage: np.ndarray) -> None:
+    """Rewrite the .bed in the other order, by hand: two bits a genotype, from the low end."""
+    codes = np.array([3, 2, 0, 1], dtype=np.uint8)[dosage]  # 0, 1, 2 copies of A1, missing
+    n, m = codes.shape
+    padded = np.zeros((n, -(-m // 4) * 4), dtype=np.uint8)
+    padded[:, :m] = codes
+    packed = (padded.reshape(n, -1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(axis=2)
+    Path(f"{prefix}.bed").write_bytes(b"\x6c\x1b\x00" + packed.astype(np.uint8).tobytes())
+
+
+@given(
+    dosage=st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+        lambda shape: arrays(np.int8, shape, elements=st.integers(-1, 2))
+    )
+)
+def test_both_orders_come_back(dosage: np.ndarray) -> None:
+    variants = make_variants(dosage.shape[1])
+    with TemporaryDirectory() as folder:
+        prefix = Path(folder) / "a.b"
+        write_set(prefix, dosage, variants)
+        for _ in range(2):
+            read = read_genotypes(prefix)
+            np.testing.assert_array_equal(read.dosage, dosage)
+            assert read.sample_id.tolist() == [f"S{i}" for i in range(len(dosage))]
+            assert read.family_id is not None
+            assert read.family_id.tolist() == [f"F{i}" for i in range(len(dosage))]
+            pd.testing.assert_frame_equal(read.variants, variants, check_dtype=False)
+            by_sample(prefix, dosage)
+
+
+def small(tmp_path: Path) -> Path:
+    """Seven samples, five variants."""
+    dosage = np.random.default_rng(0).integers(-1, 3, (7, 5)).astype(np.int8)
+    write_set(tmp_path / "x", dosage, make_variants(5))
+    return tmp_path / "x"
+
+
+def test_any_of_its_names(tmp_path: Path) -> None:
+    prefix = small(tmp_path)
+    expected = read_genotypes(prefix)
+    for suffix in (".bed", ".bim", ".fam"):
+        read = read_genotypes(f"{prefix}{suffix}")
+        np.testing.assert_array_equal(read.dosage, expected.dosage)
+        assert read.source == expected.source
+    assert expected.source["format"] == "PLINK 1"
+    assert len(expected.source["sha256"]) == 64
+
+
+def test_its_content_decides(tmp_path: Path, cut: Cut) -> None:
+    """A VCF that is called .bed is a VCF, and an interval list is nothing of ours."""
+    vcf = tmp_path / "y.bed"
+    shutil.copy(cut.few, vcf)
+    assert plink1_prefix(vcf) is None
+    assert read_genotypes(vcf).source["format"].startswith("VCF")
+    intervals = tmp_path / "z.bed"
+    intervals.write_text("chr1\t100\t200\n")
+    with pytest.raises(GenotypeFileError, match="not a VCF"):
+        read_genotypes(intervals)
+    with pytest.raises(GenotypeFileError, match="no such file"):
+        read_genotypes(tmp_path / "absent")
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    variants = pd.DataFrame(
+        [
+            ("1", 10, "good", "A", "C"),
+            ("23", 10, "x", "A", "C"),
+            ("1", 20, "indel", "AT", "A"),
+            ("1", 30, "mono", "A", "0"),
+            ("1", 40, "n", "A", "N"),
+            ("1", -50, "off", "A", "C"),
+            ("1", 10, "twice", "A", "C"),
+            ("2", 10, "lower", "g", "t"),
+        ],
+        columns=["contig", "position", "id", "ref", "alt"],
+    )
+    dosage = np.tile(np.array([0, 1, 2, 0, 1, 2, 0, 1], dtype=np.int8), (3, 1))
+    write_set(tmp_path / "x", dosage, variants)
+    read = read_genotypes(tmp_path / "x")
+    assert read.variants["id"].tolist() == ["good", "lower"]
+    assert read.variants[["ref", "alt"]].to_numpy().tolist() == [["A", "C"], ["G", "T"]]
+    np.testing.assert_array_equal(read.dosage, dosage[:, [0, 7]])
+    assert read.left_out == {
+        "not on an autosome": 1,
+        "indel or multi-nucleotide": 1,
+        "symbolic or missing ALT": 1,
+        "allele other than A, C, G or T": 1,
+        "no position": 1,
+        "duplicated site": 1,
+    }
+
+
+def change(suffix: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def apply(prefix: Path) -> None:
+        path = Path(f"{prefix}{suffix}")
+        path.write_bytes(edit(path.read_bytes()))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (change(".bed", lambda b: b[:-1]), r"x\.bed: has 12 bytes, but 7 samples .* make 13"),
+        (change(".bed", lambda b: b + b"\0"), "has 14 bytes"),
+        (change(".bed", lambda b: b"\x6c\x1b\x02" + b[3:]), "which no PLINK 1 .bed does"),
+        (change(".bed", lambda b: b[:2]), "which no PLINK 1 .bed does"),
+        (change(".fam", lambda b: b + b"\n".join(b.split(b"\n")[:2])), "9 samples in the .fam"),
+        (change(".fam", lambda b: b.replace(b"S1", b"S2")), "sample id 'S2' occurs more than once"),
+        (change(".fam", lambda b: b.replace(b"F3", b"")), r"x\.fam: line 4 has 5 fields, not 6"),
+        (change(".fam", lambda b: b""), r"x\.fam: is empty"),
+        (change(".fam", lambda b: b.replace(b"S1", b"\xe9")), "line 2 is not UTF-8"),
+        (change(".bim", lambda b: b.replace(b"2000", b"2e3")), r"has position '2e3'"),
+        (change(".bim", lambda b: b.replace(b"\tC\t", b"\t0\t")), "no biallelic autosomal SNP"),
+        (lambda prefix: Path(f"{prefix}.bim").unlink(), r"x\.bim: no such file"),
+        (lambda prefix: Path(f"{prefix}.fam").unlink(), r"x\.fam: no such file"),
+    ],
+)
+def test_damaged(tmp_path: Path, damage: Callable[[Path], None], expected: str) -> None:
+    prefix = small(tmp_path)
+    damage(prefix)
+    with pytest.raises(GenotypeFileError, match=expected) as caught:
+        read_genotypes(prefix)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not installed")
+def test_plink2_sees_the_same(tmp_path: Path, cut: Cut) -> None:
+    """The real cut as plink2 converts it, and cell by cell as plink2 exports it."""
+    run = ["plink2", "--threads", "1", "--out", str(tmp_path / "x")]
+    make = ["--vcf", str(cut.vcf), "--make-bed"]
+    subprocess.run([*run, *make], check=True, capture_output=True)
+    read, vcf = read_genotypes(tmp_path / "x"), read_genotypes(cut.vcf)
+    np.testing.assert_array_equal(read.dosage, vcf.dosage)
+    assert read.sample_id.tolist() == vcf.sample_id.tolist()
+    pd.testing.assert_frame_equal(read.variants, vcf.variants)
+    export = ["--bfile", str(tmp_path / "x"), "--export", "A"]
+    subprocess.run([*run, *export], check=True, capture_output=True)
+    theirs = pd.read_csv(tmp_path / "x.raw", sep=r"\s+", na_values="NA").iloc[:, 6:]
+    assert len(theirs.columns) == read.n_variants
+    counted = theirs.columns.str.split("_").str[-1].str.split("(").str[0].to_numpy()
+    is_alt = counted == read.variants["alt"].to_numpy()
+    cells = np.where(is_alt, theirs, 2 - theirs)
+    np.testing.assert_array_equal(np.where(np.isnan(cells), MISSING, cells), read.dosage)
