@@ -12,6 +12,8 @@ import pytest
 
 from ancestry_ddvi.console import Console, Verbosity
 
+END = "<end>"
+
 
 @dataclass
 class PseudoTerminal:
@@ -21,8 +23,13 @@ class PseudoTerminal:
     stream: io.TextIOWrapper
 
     def shown(self) -> str:
+        # One read may return a part of what was written: read up to a mark.
+        self.stream.write(END)
         self.stream.flush()
-        return os.read(self.leader, 2**16).decode()
+        seen = b""
+        while not seen.endswith(END.encode()):
+            seen += os.read(self.leader, 2**16)
+        return seen.decode().removesuffix(END)
 
 
 @pytest.fixture
