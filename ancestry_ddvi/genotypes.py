@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -16,9 +19,26 @@ MISSING = -1
 VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
 
 
+# RefSeq and GenBank accessions of the human chromosomes, of every build: NC_000001.11, CM000663.2.
+_ACCESSION = re.compile(r"(NC_0000|CM000)(\d{2,3})(\.\d+)?", re.IGNORECASE)
+_FIRST_ACCESSION = {"NC_0000": 1, "CM000": 663}
+_MITOCHONDRION = re.compile(r"(NC_012920|J01415)(\.\d+)?", re.IGNORECASE)
+_LETTERS = {23: "X", 24: "Y"}
+
+
+@lru_cache(maxsize=4096)
 def bare_contig(contig: str) -> str:
-    """Name of a contig without `chr`, in whatever case: `1` for `chr1`, `Chr1`, `CHR1` and `1`."""
-    return contig[3:] if contig[:3].lower() == "chr" else contig
+    """The plain name of a contig: `1` for `chr1`, `CHR1`, `NC_000001.11` and `CM000663.2`.
+
+    Names that are none of these stay as they are.
+    """
+    if contig[:3].lower() == "chr":
+        return contig[3:]
+    if match := _ACCESSION.fullmatch(contig):
+        number = int(match[2]) - _FIRST_ACCESSION[match[1].upper()] + 1
+        if 1 <= number <= 24:
+            return _LETTERS.get(number, str(number))
+    return "MT" if _MITOCHONDRION.fullmatch(contig) else contig
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,7 @@ class GenotypeMatrix:
     ----------
     dosage
         (n_samples, n_variants) int8: 0, 1 or 2 copies of the counted (ALT) allele, -1 missing.
+        Readers return it in Fortran order, a variant after the other as files have them.
     sample_id
         (n_samples,) str, unique, in the order of the input.
     variants
@@ -40,6 +61,8 @@ class GenotypeMatrix:
         How many records of the input were left out, by reason.
     family_id
         (n_samples,) str family ids, where the input has such (the FID of a .fam); else None.
+    by_rule
+        How many genotypes a rule decided, by rule: half calls, haploid calls, dosages.
 
     Raises
     ------
@@ -53,6 +76,7 @@ class GenotypeMatrix:
     source: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     family_id: np.ndarray | None = None
+    by_rule: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dosage.shape != (len(self.sample_id), len(self.variants)):
@@ -112,4 +136,19 @@ class GenotypeMatrix:
             family_id = None if family_id is None else family_id[samples]
         if variants is not None:
             dosage, table = dosage[:, variants], table.iloc[variants].reset_index(drop=True)
-        return GenotypeMatrix(dosage, sample_id, table, self.source, self.left_out, family_id)
+        return replace(
+            self, dosage=dosage, sample_id=sample_id, variants=table, family_id=family_id
+        )
+
+    def content_hash(self) -> str:
+        """SHA-256 of sample ids, variants and dosages: equal for equal data, whatever the format.
+
+        Contigs are taken by their plain names; family ids and the provenance do not enter.
+        """
+        digest = hashlib.sha256()
+        contig = self.variants["contig"].map(bare_contig)
+        for column in (self.sample_id, contig, *(self.variants[c] for c in VARIANT_COLUMNS[1:])):
+            digest.update("\0".join(map(str, column)).encode(errors="surrogateescape") + b"\n")
+        for start in range(0, self.n_variants, 1024):
+            digest.update(self.dosage[:, start : start + 1024].T.tobytes())
+        return digest.hexdigest()

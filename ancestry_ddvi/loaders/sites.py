@@ -2,33 +2,122 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ancestry_ddvi.genotypes import bare_contig
+from ancestry_ddvi.loaders.regions import RegionSet
+from ancestry_ddvi.loaders.lists import VariantList
 
 # Keys of `GenotypeMatrix.left_out`, in the order they are tried.
 NOT_AUTOSOMAL = "not on an autosome"
+OUT_OF_REGION = "outside --region"
+IN_EXCLUDED_REGION = "in --exclude-region"
+NOT_EXTRACTED = "not in --extract"
+EXCLUDED = "in --exclude"
 MULTIALLELIC = "multiallelic"
 SYMBOLIC = "symbolic or missing ALT"
 INDEL = "indel or multi-nucleotide"
 AMBIGUOUS_BASE = "allele other than A, C, G or T"
 SAME_ALLELES = "REF and ALT are the same"
+NO_POSITION = "no position"
 DUPLICATED = "duplicated site"
 
-# PLINK numbers unplaced variants 0, and those of the sex chromosomes, pseudo-autosomal and
-# mitochondrial 23 to 26; the last three are RefSeq's names of X, Y and the mitochondrion.
-_NON_AUTOSOMES = frozenset(
-    ("X", "Y", "XY", "M", "MT", "0", "23", "24", "25", "26", "NC_000023", "NC_000024", "NC_012920")
-)
+HUMAN_AUTOSOMES = 22
+
+# Names of sex chromosomes, pseudo-autosomal and mitochondrial contigs; PLINK's 0 is "unplaced".
+_NON_AUTOSOMES = frozenset(("X", "Y", "XY", "PAR1", "PAR2", "W", "Z", "M", "MT", "0"))
 
 
-def reason_to_leave_out(contig: str, ref: str, alts: Sequence[str]) -> str | None:
-    """Why a variant is no biallelic autosomal SNP, or None if it is one."""
-    if not is_autosome(contig):
-        return NOT_AUTOSOMAL
-    if len(alts) > 1:
-        return MULTIALLELIC
-    ref, alt = ref.upper(), alts[0].upper() if alts else "."
+def is_autosome(contig: str, n_autosomes: int | None = HUMAN_AUTOSOMES) -> bool:
+    """Whether a contig is one of the autosomes 1 to `n_autosomes`, under any of its names.
+
+    With None, for species whose chromosomes have other names, every contig is one that is not
+    named like a sex chromosome or the mitochondrion.
+    """
+    name = bare_contig(contig).upper()
+    if n_autosomes is None:
+        return name not in _NON_AUTOSOMES
+    return name.isascii() and name.isdigit() and name[0] != "0" and int(name) <= n_autosomes
+
+
+@dataclass
+class SiteRule:
+    """Takes the biallelic autosomal SNPs that were asked for; counts the others by reason.
+
+    Attributes
+    ----------
+    n_autosomes
+        As `is_autosome` takes it.
+    regions, exclude_regions
+        Use these only, and not those; None for no such rule.
+    extract, exclude
+        Use these variants only, and not those; None for no such rule.
+    split
+        Take each SNP allele of a multiallelic record as a variant of its own, the other ALT
+        alleles counting as REF (as `bcftools norm -m-` does), where otherwise the record is left
+        out.
+    left_out
+        How many variants were left out, by reason.
+    """
+
+    n_autosomes: int | None = HUMAN_AUTOSOMES
+    regions: RegionSet | None = None
+    exclude_regions: RegionSet | None = None
+    extract: VariantList | None = None
+    exclude: VariantList | None = None
+    split: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    _autosomal: dict[str, bool] = field(default_factory=dict, repr=False)
+
+    def take(
+        self, contig: str, position: int, name: str, ref: str, alts: Sequence[str]
+    ) -> tuple[int, ...]:
+        """Which ALT alleles (numbered from 1) to take of a record; none if it is left out."""
+        if reason := self._place(contig, position):
+            self.left_out[reason] += 1
+            return ()
+        if len(alts) > 1 and not self.split:
+            self.left_out[self._listed(contig, position, name, ref, alts) or MULTIALLELIC] += 1
+            return ()
+        taken = []
+        for number, alt in enumerate(alts or (".",), start=1):
+            reason = self._listed(contig, position, name, ref, (alt,)) or no_snp(ref, alt)
+            if reason:
+                self.left_out[reason] += 1
+            else:
+                taken.append(number)
+        return tuple(taken)
+
+    def _place(self, contig: str, position: int) -> str | None:
+        autosomal = self._autosomal.get(contig)
+        if autosomal is None:
+            autosomal = self._autosomal[contig] = is_autosome(contig, self.n_autosomes)
+        if not autosomal:
+            return NOT_AUTOSOMAL
+        if position < 1:  # 0 or negative: PLINK's way of leaving a variant out
+            return NO_POSITION
+        if self.regions is not None and not self.regions.covers(contig, position):
+            return OUT_OF_REGION
+        if self.exclude_regions is not None and self.exclude_regions.covers(contig, position):
+            return IN_EXCLUDED_REGION
+        return None
+
+    def _listed(
+        self, contig: str, position: int, name: str, ref: str, alts: Sequence[str]
+    ) -> str | None:
+        variant = (contig, position, name, ref, alts)
+        if self.extract is not None and not self.extract.names(*variant):
+            return NOT_EXTRACTED
+        if self.exclude is not None and self.exclude.names(*variant):
+            return EXCLUDED
+        return None
+
+
+def no_snp(ref: str, alt: str) -> str | None:
+    """Why two alleles make no SNP, or None if they do."""
+    ref, alt = ref.upper(), alt.upper()
     if not alt.isalpha():
         return SYMBOLIC
     if len(ref) != 1 or len(alt) != 1:
@@ -36,9 +125,3 @@ def reason_to_leave_out(contig: str, ref: str, alts: Sequence[str]) -> str | Non
     if ref not in "ACGT" or alt not in "ACGT":
         return AMBIGUOUS_BASE
     return SAME_ALLELES if ref == alt else None
-
-
-def is_autosome(contig: str) -> bool:
-    """Whether both sexes are diploid there; an unknown contig counts as one."""
-    name = bare_contig(contig).upper().split(".")[0]
-    return name not in _NON_AUTOSOMES
