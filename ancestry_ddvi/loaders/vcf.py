@@ -1,8 +1,10 @@
-"""VCF: plain text, gzip or bgzip, through cyvcf2 (htslib).
+"""VCF text: plain, gzip or bgzip.
 
-Two passes. The first verifies the container (`containers`) and the shape of every line, because
-htslib drops surplus columns, wraps an over-long position around, and ends the process on an empty
-FORMAT key. The second parses the genotypes, a block of records at a time.
+Two ways lead to the same matrix. Lines whose calls are plain diploid ones, GT first in FORMAT, are
+read here, a block at a time in numpy, every byte of every call checked; `benchmarks/reading.py`
+holds that against plink2, bcftools and scikit-allel. The first line of any other kind, or with
+anything wrong in it, sends the rest of the file to htslib (`loaders/htslib.py`), which reads it or
+says what is wrong. Calls of records that are left out are not looked at; their columns are counted.
 
 Specification: https://samtools.github.io/hts-specs/VCFv4.3.pdf
 """
@@ -11,107 +13,97 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import count, islice
+from collections.abc import Iterator
 from sys import intern
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.errors import InputError
+from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
-from ancestry_ddvi.loaders.sites import DUPLICATED, reason_to_leave_out
-
-Progress = Callable[[float], None]
+from ancestry_ddvi.loaders.source import (
+    NO_GT,
+    Block,
+    CallRule,
+    Progress,
+    Selection,
+    Site,
+    Source,
+)
 
 FIXED_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
+MAX_POSITION = 2**31 - 1
+CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+DOSAGE_KEYS = frozenset((b"DS", b"GP"))
 
-NO_GT = "no GT in this record"
-NOT_DIPLOID = "not diploid"
+_N_FIXED = len(FIXED_COLUMNS)
+_CHUNK = 2**22
+_BLOCK_BYTES = 2**21  # of calls decoded together: what a core's cache holds
+_START = 256  # the first nine columns are mostly shorter than this
 
-# What cyvcf2's `genotype.array()` holds beside allele indices.
-_MISSING_ALLELE, _PADDING = -1, -2
+# A call as one little-endian word: allele, separator, allele, and the tab behind it.
+_HOM_REF = np.uint32(int.from_bytes(b"0/0\t", "little"))
+_MISSING_CALL = np.uint32(int.from_bytes(b"./.\t", "little"))
+_TAB = np.uint32(0x09000000)
+_THREE_BYTES = np.uint32(0x00FFFFFF)
+# Bits in which a call of alleles 0 and 1 may differ from 0/0: without and with the phase.
+_ALLELE_BITS = 0x00010001
+_PHASED = ord("/") ^ ord("|")
+_PHASE_BITS = _PHASED << 8
 
-# htslib's log levels: HTS_LOG_OFF and its default, HTS_LOG_WARNING.
-_HTSLIB_SILENT, _HTSLIB_DEFAULT = 0, 3
-
-_MAX_POSITION = 2**31 - 1
-_BLOCK_RECORDS = 512
-_SCAN_SHARE = 0.2  # of the time: what the first pass takes of a bgzip file
-_CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
-_FORMAT_PATTERN = re.compile(rb"\.|[^:]+(:[^:]+)*")
-_GT_PATTERN = re.compile(rb"(\d+|\.)([/|](\d+|\.))*")
+_UNKNOWN_ALLELE = -99
+_ALLELE = np.full(256, _UNKNOWN_ALLELE, dtype=np.int8)
+_ALLELE[ord("0") : ord("9") + 1] = np.arange(10)
+_ALLELE[ord(".")] = -1
 
 
-def read_vcf(path: str | os.PathLike[str], progress: Progress | None = None) -> GenotypeMatrix:
-    """Read the diploid genotypes at biallelic autosomal SNPs of a VCF.
-
-    The dosage counts ALT alleles; phase is ignored, and a call with any missing allele is missing.
-    Records of any other kind are left out and counted by reason.
+class VcfSource(Source):
+    """A VCF as text.
 
     Parameters
     ----------
     path
-        A VCF: plain text, gzip or bgzip.
-    progress
-        Called now and then with the fraction done, never falling, at last 1.
-
-    Returns
-    -------
-    GenotypeMatrix
-        `dosage` of shape (n_samples, n_variants), C-contiguous. While reading, memory peaks at
-        about twice its size.
+        Plain text, gzip or bgzip.
+    fast
+        False reads it through htslib alone; the result is the same.
 
     Raises
     ------
     GenotypeFileError
-        If the file is missing or damaged, a line is malformed, or nothing usable is in it.
+        If there is no such file, or its header is damaged.
     """
-    report = progress or _no_progress
-    file = CheckedFile(path)
-    layout = _scan(file, report)
-    matrix = _assemble(file, layout, _parse(file, layout, report))
-    report(1.0)
-    return matrix
+
+    def __init__(self, path: str | os.PathLike[str], *, fast: bool = True) -> None:
+        self.path = str(path)
+        self.fast = fast
+        self._file = CheckedFile(path)
+        self.format = f"VCF ({self._file.compression})"
+        _, self.sample_id = read_header(self._file, iter_lines(self._file.text()))
+
+    def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
+        """Yield the variants taken; see `Source`."""
+        n_read = 0
+        if self.fast:
+            reader = _Reader(self._file, len(self.sample_id), selection, report)
+            yield from reader.blocks()
+            if reader.at_end:
+                return
+            n_read = reader.n_read
+        from ancestry_ddvi.loaders.htslib import HtslibSource
+
+        rest = HtslibSource.guarded(self.path, n_skip=n_read)
+        yield from rest.blocks(selection, report)
+        self._sha256 = rest.sha256()
+
+    def sha256(self) -> str:
+        """Of the file, compressed if it is."""
+        return getattr(self, "_sha256", None) or self._file.sha256
 
 
-def _no_progress(fraction: float) -> None:
-    """Stand in for a progress callback that was not given."""
+# The header.
 
 
-# First pass: the container and the shape of every line.
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What the first pass learnt."""
-
-    sample_id: tuple[str, ...]
-    contigs: tuple[str, ...]
-    n_records: int
-
-
-def _scan(file: CheckedFile, report: Progress) -> _Layout:
-    """Verify the container and the shape of every line."""
-    lines = iter_lines(file.text())
-    n_header_lines, sample_id = _read_header(file, lines)
-    check = _LineCheck(n_columns=len(FIXED_COLUMNS) + len(sample_id))
-    n_records = 0
-    for n_records, line in enumerate(lines, start=1):
-        if fault := check.fault(line):
-            raise file.fail(f"line {n_header_lines + n_records} {fault}")
-        if n_records % _BLOCK_RECORDS == 0:
-            report(_SCAN_SHARE * file.fraction_read)
-    if n_records == 0:
-        raise file.fail("has a header but no records; was it cut off, or filtered to nothing?")
-    return _Layout(sample_id, tuple(contig.decode() for contig in check.contigs), n_records)
-
-
-def _read_header(file: CheckedFile, lines: Iterator[bytes]) -> tuple[int, tuple[str, ...]]:
+def read_header(file: CheckedFile, lines: Iterator[bytes]) -> tuple[int, tuple[str, ...]]:
     """Take the header from `lines`: the number of its last line, and the sample ids."""
     for number, line in enumerate(lines, start=1):
         if b"\0" in line:
@@ -133,21 +125,20 @@ def _sample_ids(file: CheckedFile, number: int, line: bytes) -> tuple[str, ...]:
             f"{place}: byte {fault.start + 1} of the line, {line[fault.start : fault.end]!r}, is "
             "not UTF-8; rename the samples with `bcftools reheader`"
         ) from fault
-    n_fixed = len(FIXED_COLUMNS)
     for column, expected in enumerate(FIXED_COLUMNS[: len(columns)]):
         if columns[column] != expected:
             raise file.fail(
                 f"{place}: column {column + 1} is {columns[column][:40]!r}, not {expected!r}; "
                 "separate the columns by tabs"
             )
-    if len(columns) < n_fixed - 1:
+    if len(columns) < _N_FIXED - 1:
         raise file.fail(f"{place}: only {len(columns)} columns; restore the header")
-    if len(columns) <= n_fixed:
+    if len(columns) <= _N_FIXED:
         raise file.fail(
             f"{place}: no samples, only sites; export the VCF with its genotype columns"
         )
     seen: dict[str, int] = {}
-    for column, name in enumerate(columns[n_fixed:], start=n_fixed + 1):
+    for column, name in enumerate(columns[_N_FIXED:], start=_N_FIXED + 1):
         if not name.strip():
             raise file.fail(f"{place}: the sample id in column {column} is empty; name the sample")
         if name in seen:
@@ -159,276 +150,236 @@ def _sample_ids(file: CheckedFile, number: int, line: bytes) -> tuple[str, ...]:
     return tuple(seen)
 
 
-@dataclass
-class _LineCheck:
-    """Checks that a line of a record has the shape which htslib takes for granted."""
-
-    n_columns: int
-    contigs: dict[bytes, None] = field(default_factory=dict)  # a set that keeps its order
-    formats: set[bytes] = field(default_factory=set)
-
-    def fault(self, line: bytes) -> str | None:
-        """What is wrong with the line, with the remedy; None if nothing is."""
-        if b"\0" in line:
-            return f"holds a NUL byte, so it is damaged; {COPY_AGAIN}"
-        if line.startswith(b"#"):
-            return "is a header line among the records; join files with `bcftools concat`"
-        if line.count(b"\t") != self.n_columns - 1:
-            return self._wrong_columns(line)
-        contig, position, *_, keys, _ = line.split(b"\t", len(FIXED_COLUMNS))
-        if contig not in self.contigs:
-            if not _CONTIG_PATTERN.fullmatch(contig):
-                return (
-                    f"has the contig name '{_shown(contig)}', which VCF does not allow; rename it"
-                )
-            self.contigs[contig] = None
-        if not (position.isdigit() and int(position) <= _MAX_POSITION):
-            return (
-                f"has the position '{_shown(position)}' on contig {_shown(contig)}, which is not a "
-                f"whole number up to {_MAX_POSITION}; correct it"
-            )
-        if keys not in self.formats:
-            if not _FORMAT_PATTERN.fullmatch(keys):
-                return f"has the FORMAT '{_shown(keys)}', which VCF does not allow; correct it"
-            self.formats.add(keys)
-        return None
-
-    def _wrong_columns(self, line: bytes) -> str:
-        if not line.strip():
-            return "is empty; remove it"
-        place = ":".join(_shown(text) for text in line.split(b"\t", 2)[:2])
-        n_found = line.count(b"\t") + 1
-        return (
-            f"({place}) has {n_found} columns, not {self.n_columns} as the header; "
-            "the file may be cut off or badly edited: make it again"
-        )
+# Records.
 
 
-def _shown(text: bytes) -> str:
-    """Bytes of the file as they can stand in a message of one line."""
-    return ascii(text[:40].decode(errors="replace"))[1:-1]
+class _UnusualError(Exception):
+    """A line that is not for this reader: of another kind, or with something wrong in it."""
 
 
-# Second pass: the genotypes.
-
-
-@dataclass
-class _Kept:
-    """Kept records as they come.
+class _Reader:
+    """Reads records until the end of the file or the first unusual one.
 
     Attributes
     ----------
-    rows
-        (contig, position, id, ref, alt) of every kept record.
-    blocks
-        (n_records_of_block, n_samples) int8 each: a row a record, as the file has them.
-    left_out
-        Records left out, by reason.
+    n_read
+        Records read up to the last whole block; the counts of `selection` stand there, too.
+    at_end
+        Whether the file was read to its end.
     """
 
-    rows: list[tuple[str, int, str, str, str]] = field(default_factory=list)
-    blocks: list[np.ndarray] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    _open_block: list[np.ndarray] = field(default_factory=list)
-
-    def take(self, variant: Any) -> None:
-        """Keep a record, or count why not. ValueError: it contradicts itself."""
-        reason = _reason_to_leave_out(variant)
-        if reason is None:
-            dosage = diploid_dosage(variant.genotype.array())
-            if dosage is not None:
-                self.rows.append(_row(variant))
-                self._open_block.append(dosage)
-                return
-            reason = NOT_DIPLOID
-        self.left_out[reason] += 1
-
-    def close_block(self) -> None:
-        """Pack the dosages of the last records into one array."""
-        if self._open_block:
-            self.blocks.append(np.stack(self._open_block))
-            self._open_block = []
-
-
-def _parse(file: CheckedFile, layout: _Layout, report: Progress) -> _Kept:
-    """Parse every record; keep those of use."""
-    kept = _Kept()
-    n_read = 0
-    with closing(_variants(file, layout)) as variants:
-        for n_read, variant in enumerate(variants, start=1):
-            try:
-                kept.take(variant)
-            except ValueError as fault:  # also a UnicodeDecodeError from cyvcf2
-                raise _record_error(file, layout, n_read) from fault
-            if n_read % _BLOCK_RECORDS == 0:
-                kept.close_block()
-                report(_SCAN_SHARE + (1 - _SCAN_SHARE) * min(1.0, n_read / layout.n_records))
-    kept.close_block()
-    if n_read != layout.n_records:
-        raise file.fail(
-            f"has {n_read} records where it had {layout.n_records} a moment ago; read it again "
-            "once nothing writes to it"
+    def __init__(
+        self, file: CheckedFile, n_samples: int, selection: Selection, report: Progress
+    ) -> None:
+        self.file, self.report, self.selection = file, report, selection
+        self.n_samples = n_samples
+        self.at_end = False
+        self._n_seen = 0
+        self._contigs: dict[bytes, str] = {}
+        self._n_keys: dict[bytes, int] = {}
+        self._rows: list[Site] = []
+        self._alts: list[tuple[int, int]] = []  # its number among how many
+        self._words = np.empty(
+            (max(1, _BLOCK_BYTES // (4 * n_samples)), n_samples), dtype=np.uint32
         )
-    return kept
+        self._mark()
 
-
-def _variants(file: CheckedFile, layout: _Layout) -> Generator[Any, None, None]:
-    """Yield cyvcf2's records, its bare exceptions turned into errors that name the record."""
-    from cyvcf2.cyvcf2 import set_htslib_log_level
-
-    # htslib writes its findings to the terminal; those that matter come back as exceptions.
-    set_htslib_log_level(_HTSLIB_SILENT)
-    try:
-        with closing(_open_reader(file, layout)) as reader:
-            for number in count(1):
-                try:
-                    variant = next(reader)
-                except StopIteration:
-                    return
-                except Exception as fault:  # cyvcf2 raises nothing narrower
-                    raise _record_error(file, layout, number) from fault
-                yield variant
-    finally:
-        set_htslib_log_level(_HTSLIB_DEFAULT)
-
-
-def _open_reader(file: CheckedFile, layout: _Layout) -> Any:
-    """cyvcf2's reader, kept away from what makes cyvcf2 0.35 crash.
-
-    These are `lazy=True`, and a malformed record on a contig that the header does not declare.
-    """
-    from cyvcf2 import VCF
-
-    try:
-        # An absolute path, because htslib takes "-", "data:..." and the like for streams.
-        reader = VCF(os.path.abspath(file.path))
-        for contig in set(layout.contigs).difference(reader.seqnames):
-            reader.add_to_header(f"##contig=<ID={contig}>")
-    except Exception as fault:  # cyvcf2 raises nothing narrower
-        raise file.fail(
-            f"its header cannot be parsed ({fault}); check it with `bcftools view -h`"
-        ) from fault
-    return reader
-
-
-def _row(variant: Any) -> tuple[str, int, str, str, str]:
-    """The record's row of the variant table."""
-    alt = variant.ALT[0] if variant.ALT else "."
-    # A handful of contigs and alleles repeats in every record: keep each once.
-    return (
-        intern(variant.CHROM),
-        variant.POS,
-        variant.ID or ".",
-        intern(variant.REF.upper()),
-        intern(alt.upper()),
-    )
-
-
-def _reason_to_leave_out(variant: Any) -> str | None:
-    """Why a record is no biallelic autosomal SNP with genotypes, or None if it is one."""
-    if "GT" not in variant.FORMAT:
-        return NO_GT
-    return reason_to_leave_out(variant.CHROM, variant.REF, variant.ALT)
-
-
-def diploid_dosage(calls: np.ndarray) -> np.ndarray | None:
-    """Turn allele indices of a biallelic record into dosages.
-
-    Parameters
-    ----------
-    calls
-        (n_samples, ploidy + 1) int16, as cyvcf2's `genotype.array()`: alleles 0 or 1, -1 missing,
-        -2 padding of a shorter genotype; the last column is the phase.
-
-    Returns
-    -------
-    np.ndarray or None
-        (n_samples,) int8; None if a sample's call is not diploid. A lone `.` is a missing call of
-        unknown ploidy, and so a missing dosage.
-
-    Raises
-    ------
-    ValueError
-        If an allele index is above 1.
-    """
-    if calls.max() > 1:  # the phase in the last column is 0 or 1
-        raise ValueError("an allele index is above 1, in a record with one ALT")
-    first = calls[:, 0]
-    second = calls[:, 1] if calls.shape[1] > 2 else np.full_like(first, _PADDING)
-    haploid = (second == _PADDING) & (first != _MISSING_ALLELE)
-    if haploid.any() or (calls[:, 2:-1] != _PADDING).any():
-        return None
-    missing = (first < 0) | (second < 0)
-    return np.where(missing, MISSING, first + second).astype(np.int8)
-
-
-def _record_error(file: CheckedFile, layout: _Layout, number: int) -> Exception:
-    """Find the text of a record that was refused, and say what is wrong with it."""
-    lines = iter_lines(CheckedFile(file.path).text())
-    records = (line for line in lines if not line.startswith(b"#"))
-    line = next(islice(records, number - 1, None), b"").removesuffix(b"\r")
-    contig, position, *_ = columns = line.split(b"\t")
-    place = f"record {number} ({_shown(contig)}:{_shown(position)})"
-    keys = columns[8].split(b":")
-    for name, cell in zip(layout.sample_id, columns[9:], strict=True):
-        values = cell.split(b":")
-        if len(values) > len(keys):
-            return file.fail(
-                f"{place}: sample {name} has {len(values)} values for the {len(keys)} of FORMAT; "
-                "correct the record"
-            )
-        if b"GT" not in keys[: len(values)]:
-            continue
-        call = values[keys.index(b"GT")]
-        if not _GT_PATTERN.fullmatch(call):
-            return file.fail(f"{place}: sample {name} has genotype '{_shown(call)}'; correct it")
-        if any(int(allele) > 1 for allele in re.findall(rb"\d+", call)):
-            return file.fail(
-                f"{place}: sample {name} has genotype '{_shown(call)}', but the record has one "
-                "ALT; correct it"
-            )
-    return file.fail(f"{place}: cannot be parsed; look for htslib's reason with `bcftools view`")
-
-
-# Together: the matrix.
-
-
-def _assemble(file: CheckedFile, layout: _Layout, kept: _Kept) -> GenotypeMatrix:
-    """Drop duplicated sites and turn blocks of records into (n_samples, n_variants)."""
-    variants = pd.DataFrame(kept.rows, columns=list(VARIANT_COLUMNS))
-    duplicated = variants.duplicated(["contig", "position", "ref", "alt"]).to_numpy()
-    if n_duplicated := int(duplicated.sum()):
-        kept.left_out[DUPLICATED] = n_duplicated
-    if variants.empty:
-        raise _nothing_kept(file, layout, kept)
-    dosage = np.empty((len(layout.sample_id), int((~duplicated).sum())), dtype=np.int8)
-    start = done = 0
-    for block in kept.blocks:
-        use = ~duplicated[start : start + len(block)]
-        start += len(block)
-        dosage[:, done : done + use.sum()] = block[use].T
-        done += use.sum()
-    return GenotypeMatrix(
-        dosage=dosage,
-        sample_id=np.array(layout.sample_id),
-        variants=variants[~duplicated].reset_index(drop=True),
-        source={
-            "path": file.path,
-            "format": f"VCF ({file.compression})",
-            "sha256": file.sha256,
-        },
-        left_out=dict(kept.left_out),
-    )
-
-
-def _nothing_kept(file: CheckedFile, layout: _Layout, kept: _Kept) -> Exception:
-    if kept.left_out[NO_GT] == layout.n_records:
-        return file.fail(
-            f"none of its {layout.n_records} records has GT in FORMAT; export the VCF with called "
-            "genotypes"
+    def _mark(self) -> None:
+        """Remember where htslib would go on."""
+        self.n_read = self._n_seen
+        self._counts = (
+            self.selection.sites.left_out.copy(),
+            self.selection.calls.by_rule.copy(),
         )
-    reasons = ", ".join(f"{n} {reason}" for reason, n in kept.left_out.most_common())
-    return file.fail(
-        f"no biallelic autosomal SNP among its {layout.n_records} records ({reasons}); give a VCF "
-        "with such SNPs"
-    )
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what was taken, in order."""
+        try:
+            for chunk in self._chunks():
+                yield from self._lines(chunk)
+                self.report(self.file.fraction_read)
+            if self._rows:
+                yield self._close()
+        except _UnusualError:
+            left_out, by_rule = self._counts
+            self.selection.sites.left_out = left_out
+            self.selection.calls.by_rule = by_rule
+            return
+        if not self._n_seen:
+            raise self.file.fail(
+                "has a header but no records; was it cut off, or filtered to nothing?"
+            )
+        self.at_end = True
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Whole lines of records, a few MiB at a time."""
+        text = self.file.text()
+        head = b""
+        # The header has been looked at before: skip it.
+        while (at := _end_of_header(head)) < 0 and (piece := next(text, b"")):
+            head += piece
+        at = len(head) if at < 0 else at
+        pieces = [head[at:]]
+        size = len(pieces[0])
+        for piece in text:
+            pieces.append(piece)
+            size += len(piece)
+            if size < _CHUNK or b"\n" not in piece:
+                continue
+            chunk = b"".join(pieces)
+            cut = chunk.rfind(b"\n") + 1
+            yield chunk[:cut]
+            pieces, size = [chunk[cut:]], len(chunk) - cut
+        if size:
+            yield b"".join(pieces)
+
+    def _lines(self, chunk: bytes) -> Iterator[Block]:
+        if b"\0" in chunk:
+            raise _UnusualError
+        # Words are taken at any byte, up to four beyond the last one.
+        view = np.frombuffer(chunk + b"\n\n\n\n", dtype=np.uint8)
+        start, n_bytes = 0, len(chunk)
+        while start < n_bytes:
+            end = chunk.find(b"\n", start)
+            end = n_bytes if end < 0 else end
+            self._line(chunk, view, start, end)
+            start = end + 1
+            if len(self._rows) == len(self._words):
+                yield self._close()
+
+    def _line(self, chunk: bytes, view: np.ndarray, start: int, end: int) -> None:
+        """Take the line chunk[start:end], or leave it out."""
+        stop = min(end, start + _START)
+        fields = chunk[start:stop].split(b"\t", _N_FIXED)
+        if len(fields) <= _N_FIXED:
+            fields = chunk[start:end].split(b"\t", _N_FIXED)
+        if len(fields) <= _N_FIXED:
+            raise _UnusualError
+        contig, position, name, ref, alt, *_, keys, _ = fields
+        calls = start + _N_FIXED + sum(map(len, fields[:_N_FIXED]))
+        if chunk[end - 1] == 13:  # a carriage return
+            end -= 1
+        if contig not in self._contigs:
+            if contig.startswith(b"#") or not CONTIG_PATTERN.fullmatch(contig):
+                raise _UnusualError
+            self._contigs[contig] = intern(contig.decode())
+        if not position.isdigit() or int(position) > MAX_POSITION:
+            raise _UnusualError
+        n_keys = self._n_keys.get(keys)
+        if n_keys is None:
+            n_keys = self._n_keys[keys] = _count_keys(keys)
+        self._n_seen += 1
+        try:
+            site = (self._contigs[contig], int(position), name.decode(), ref.decode().upper())
+            alts = () if alt == b"." else alt.decode().upper().split(",")
+        except UnicodeDecodeError:
+            raise _UnusualError from None
+        taken = self.selection.sites.take(*site, alts)
+        if taken and n_keys == 0:
+            self.selection.sites.left_out[NO_GT] += 1
+        if not taken or n_keys == 0:
+            if np.count_nonzero(view[calls:end] == 9) != self.n_samples - 1:
+                raise _UnusualError
+            return
+        words = self._calls(view, calls, end, n_keys)
+        for number in taken:
+            if len(self._rows) == len(self._words):
+                self._words = np.concatenate([self._words, np.empty_like(self._words[:8])])
+            row = self._words[len(self._rows)]
+            row[:] = words
+            row[-1] = (row[-1] & _THREE_BYTES) | _TAB  # what ends the line counts as a tab
+            self._rows.append((*site[:3], intern(site[3]), intern(alts[number - 1])))
+            self._alts.append((number, len(alts)))
+
+    def _calls(self, view: np.ndarray, start: int, end: int, n_keys: int) -> np.ndarray:
+        """(n_samples,) the four bytes of each call, a tab in the place of what ends it."""
+        n = self.n_samples
+        if n_keys == 1 and end - start == 4 * n - 1:
+            # Calls of three bytes each, if they are what they seem: that is checked with them.
+            return view[start : end + 1].view("<u4")
+        cells = view[start:end]
+        starts = np.concatenate([[0], np.flatnonzero(cells == 9) + 1])
+        if len(starts) != n:
+            raise _UnusualError
+        n_colons = np.add.reduceat(cells == 58, starts, dtype=np.int64)
+        empty = np.diff(starts, append=end - start + 1) < 2
+        if empty.any() or n_colons.max() >= n_keys:
+            raise _UnusualError
+        unaligned = np.ndarray(len(view) - 3, dtype="<u4", buffer=view, strides=(1,))
+        words = unaligned[start + starts]
+        second, last = (words >> 8) & 0xFF, words >> 24
+        alone = ((words & 0xFF) == ord(".")) & _ends(second)
+        if not (alone | _ends(last)).all():
+            raise _UnusualError
+        words = (words & _THREE_BYTES) | _TAB
+        words[alone] = _MISSING_CALL
+        return words
+
+    def _close(self) -> Block:
+        """Decode what was taken since the last block."""
+        block = Block(self._rows, self._decode(self._words[: len(self._rows)]))
+        self._rows, self._alts = [], []
+        self._mark()
+        return block
+
+    def _decode(self, words: np.ndarray) -> np.ndarray:
+        samples = slice(None) if self.selection.samples is None else self.selection.samples
+        number, n_alts = np.array(self._alts).T
+        difference = words ^ _HOM_REF
+        bits = int(np.bitwise_or.reduce(difference, axis=None))
+        if bits & ~(_ALLELE_BITS | _PHASE_BITS) == 0:
+            if bits & _PHASE_BITS:
+                phase = (difference >> 8) & 0xFF
+                if not ((phase == 0) | (phase == _PHASED)).all():
+                    raise _UnusualError
+                difference &= _ALLELE_BITS
+            if (number == 1).all():
+                difference += difference >> 16
+                return difference.astype(np.int8)[:, samples]
+        first, second = _alleles(words)
+        if (np.maximum(first, second).max(axis=1) > n_alts).any():
+            raise _UnusualError
+        first, second = first[:, samples], second[:, samples]
+        try:
+            return dosage_of(first, second, number[:, None], self.selection.calls)
+        except ValueError:  # a half call that is an error: htslib's reader says where
+            raise _UnusualError from None
+
+
+def _end_of_header(text: bytes) -> int:
+    """Where the first record starts; -1 if that is not in the text."""
+    if text.startswith(b"#CHROM"):
+        start = 0
+    else:
+        start = text.find(b"\n#CHROM") + 1
+        if start == 0:
+            return -1
+    return text.find(b"\n", start) + 1 or -1
+
+
+def _count_keys(keys: bytes) -> int:
+    """Number of FORMAT keys if GT is the first; 0 if there is nothing to call genotypes from."""
+    names = keys.split(b":")
+    if keys != b"." and not all(names):
+        raise _UnusualError
+    if names[0] == b"GT":
+        return len(names)
+    if b"GT" in names or not DOSAGE_KEYS.isdisjoint(names):
+        raise _UnusualError
+    return 0
+
+
+def _ends(byte: np.ndarray) -> np.ndarray:
+    """Whether a byte can stand behind a call."""
+    return (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+
+
+def _alleles(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(k, n) int8 first and second alleles of calls of one digit each, -1 missing."""
+    separator = (words >> 8) & 0xFF
+    plain = (separator == ord("/")) | (separator == ord("|"))
+    plain &= (words >> 24) == 9
+    first, second = _ALLELE[words & 0xFF], _ALLELE[(words >> 16) & 0xFF]
+    if not plain.all() or min(first.min(), second.min()) == _UNKNOWN_ALLELE:
+        raise _UnusualError
+    return first, second
