@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.sites import DUPLICATED
 from ancestry_ddvi.loaders.source import Block
-from ancestry_ddvi.preprocessing.filters import VariantCounts, filter_variants
+from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.hardy_weinberg import hardy_weinberg_p
 
 _MIN_GROWTH = 2**24  # bytes
@@ -78,23 +77,27 @@ class Assembler:
         if options.geno >= 1 and options.hwe <= 0 and options.maf <= 0:
             return None
         samples = dosage.T if self.counted is None else dosage.T[self.counted]
-        keep = np.ones(len(dosage), dtype=bool)
         counts = VariantCounts.of(samples)
+        keep = np.ones(len(dosage), dtype=bool)
+
+        def leave_out(reason: str, fails: np.ndarray) -> None:
+            nonlocal keep
+            if n := int(np.count_nonzero(fails & keep)):
+                self.left_out[reason] += n
+            keep = keep & ~fails
+
+        if options.geno < 1:
+            reason = f"more than {options.geno:g} of the genotypes missing"
+            leave_out(reason, counts.n_missing > options.geno * counts.n_samples)
         if options.hwe > 0:
-            called = samples != MISSING
             n_het = np.count_nonzero(samples == 1, axis=0)
             n_alt = np.count_nonzero(samples == 2, axis=0)
-            n_ref = np.count_nonzero(called, axis=0) - n_het - n_alt
-            keep = hardy_weinberg_p(n_ref, n_het, n_alt) >= options.hwe
-        passed, funnel = filter_variants(
-            counts, min_call_rate=1 - options.geno, min_maf=options.maf
-        )
-        for reason, n in funnel.items():
-            if n:
-                self.left_out[reason] += n
-        if n := int(np.count_nonzero(passed & ~keep)):
-            self.left_out[f"Hardy-Weinberg p below {options.hwe:g}"] += n
-        return passed & keep
+            p = hardy_weinberg_p(counts.n_called - n_het - n_alt, n_het, n_alt)
+            leave_out(f"Hardy-Weinberg p below {options.hwe:g}", p < options.hwe)
+        if options.maf > 0:
+            maf = np.nan_to_num(counts.maf, nan=0.0)
+            leave_out(f"MAF below {options.maf:g}", maf < options.maf)
+        return keep
 
     def finish(self) -> tuple[np.ndarray, pd.DataFrame]:
         """(n_samples, n_variants) dosage and the table of variants; a repeated site counts once."""

@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from sys import intern
 
 import numpy as np
-import pandas as pd
 
-from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile, iter_lines
-from ancestry_ddvi.loaders.sites import DUPLICATED, reason_to_leave_out
+from ancestry_ddvi.loaders.sites import SiteRule
+from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".bed", ".bim", ".fam")
 MAGIC = b"\x6c\x1b"
 _BY_VARIANT, _BY_SAMPLE = 1, 0  # the third byte: which index moves slowest
-_BLOCK_VARIANTS = 4096
+_BLOCK_BYTES = 2**24
+_PASSES = 8  # over a file by sample, so that a block is an eighth of the matrix
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 _HEADER_BYTES = 3
 
 
@@ -49,64 +52,80 @@ def plink1_prefix(path: str | os.PathLike[str]) -> Path | None:
         return None
 
 
-def read_plink1(
-    prefix: str | os.PathLike[str], progress: Callable[[float], None] = lambda fraction: None
-) -> GenotypeMatrix:
-    """Read PREFIX.bed, PREFIX.bim and PREFIX.fam; sample ids are the IID.
+class Plink1Source(Source):
+    """PREFIX.bed, PREFIX.bim and PREFIX.fam; sample ids are the IID.
 
     Parameters
     ----------
     prefix
         The name without suffix.
-    progress
-        Called now and then with the fraction done.
 
     Raises
     ------
     GenotypeFileError
-        If a file is missing or damaged, they do not belong together, an id occurs twice, or no
-        biallelic autosomal SNP is left.
+        If a file is missing or damaged, or they do not belong together.
     """
-    from bed_reader import open_bed
 
-    prefix = Path(prefix)
-    files = {suffix: CheckedFile(_beside(prefix, suffix)) for suffix in SUFFIXES}
-    checksum = hashlib.sha256()
-    fam = _table(files[".fam"], checksum)
-    bim = _table(files[".bim"], checksum)
-    by_variant = _check_bed(files[".bed"], len(fam), len(bim), checksum)
-    rows, kept, left_out = _sites(files[".bim"], bim)
-    variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
-    duplicated = variants.duplicated(["contig", "position", "ref", "alt"]).to_numpy()
-    if duplicated.any():
-        left_out[DUPLICATED] = int(duplicated.sum())
-    variants = variants[~duplicated].reset_index(drop=True)
-    index = np.array(kept, dtype=int)[~duplicated]
-    if not len(index):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common())
-        raise files[".bim"].fail(
-            f"no biallelic autosomal SNP among its {len(bim)} variants ({reasons}); give a file "
-            "with such SNPs"
+    format = "PLINK 1"
+
+    def __init__(self, prefix: str | os.PathLike[str]) -> None:
+        prefix = Path(prefix)
+        self._files = {suffix: CheckedFile(_beside(prefix, suffix)) for suffix in SUFFIXES}
+        self._checksum = hashlib.sha256()
+        fam = _table(self._files[".fam"], self._checksum)
+        self._bim = _table(self._files[".bim"], self._checksum)
+        self._by_variant = _check_bed(
+            self._files[".bed"], len(fam), len(self._bim), self._checksum
         )
-    dosage = np.empty((len(fam), len(index)), dtype=np.int8)
-    properties = {"iid": None, "sid": None}
-    counts = {"iid_count": len(fam), "sid_count": len(bim)}
-    with open_bed(files[".bed"].path, **counts, properties=properties, num_threads=1) as bed:
-        # A file by sample is read whole: any block of variants would walk all of it.
-        step = _BLOCK_VARIANTS if by_variant else len(index)
-        for start in range(0, len(index), step):
-            part = bed.read(np.s_[:, index[start : start + step]], dtype="int8")
-            # bed-reader's code of a missing genotype in int8 is -127.
-            dosage[:, start : start + step] = np.where(part < 0, np.int8(-1), part)
-            progress(min(1.0, (start + step) / len(index)))
-    return GenotypeMatrix(
-        dosage=dosage,
-        sample_id=np.array([fields[1] for fields in fam]),
-        variants=variants,
-        source={"path": files[".bed"].path, "format": "PLINK 1", "sha256": checksum.hexdigest()},
-        left_out=dict(left_out),
-        family_id=np.array([fields[0] for fields in fam]),
-    )
+        self.path = self._files[".bed"].path
+        self.family_id = tuple(fields[0] for fields in fam)
+        self.sample_id = tuple(fields[1] for fields in fam)
+
+    def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
+        """Yield the variants taken; see `Source`."""
+        from bed_reader import open_bed
+
+        rows, index = self._sites(selection.sites)
+        samples = slice(None) if selection.samples is None else selection.samples
+        # A file by sample is walked whole for any block of variants: a few large ones, then.
+        width = max(1, _BLOCK_BYTES // len(self.sample_id))
+        if not self._by_variant:
+            width = max(width, -(-len(index) // _PASSES))
+        with open_bed(
+            self.path,
+            iid_count=len(self.sample_id),
+            sid_count=len(self._bim),
+            properties={"iid": None, "sid": None},
+            num_threads=1,
+        ) as bed:
+            for start in range(0, len(index), width):
+                part = bed.read(
+                    np.s_[samples, index[start : start + width]], dtype="int8", order="F"
+                ).T
+                # bed-reader's code of a missing genotype in int8 is -127.
+                np.maximum(part, MISSING, out=part)
+                yield Block(rows[start : start + width], part)
+                report(min(1.0, (start + width) / len(index)))
+
+    def sha256(self) -> str:
+        """Of the digests of the three files."""
+        return self._checksum.hexdigest()
+
+    def _sites(self, sites: SiteRule) -> tuple[list[Site], np.ndarray]:
+        """The variants taken, and their places in the .bim."""
+        rows: list[Site] = []
+        index = []
+        for number, (contig, name, _, position, alt, ref) in enumerate(self._bim):
+            if not _WHOLE_NUMBER.fullmatch(position):
+                raise self._files[".bim"].fail(
+                    f"variant {number + 1} ({name}) has position {position!r}, which is no whole "
+                    "number; correct it"
+                )
+            site = (intern(contig), int(position), name, intern(ref.upper()))
+            if sites.take(*site, (alt,)):
+                rows.append((*site, intern(alt.upper())))
+                index.append(number)
+        return rows, np.array(index, dtype=int)
 
 
 def _beside(prefix: Path, suffix: str) -> Path:
@@ -164,25 +183,3 @@ def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: has
             f"cut off: {COPY_AGAIN}"
         )
     return by_variant
-
-
-def _sites(
-    file: CheckedFile, bim: list[list[str]]
-) -> tuple[list[tuple[str, int, str, str, str]], list[int], Counter[str]]:
-    """Rows of the variant table, their places in the .bim, and what was left out."""
-    rows, kept, left_out = [], [], Counter[str]()
-    for number, (contig, name, _, position, alt, ref) in enumerate(bim):
-        if not position.lstrip("-").isascii() or not position.lstrip("-").isdigit():
-            raise file.fail(
-                f"variant {number + 1} ({name}) has position {position!r}, which is no whole "
-                "number; correct it"
-            )
-        reason = reason_to_leave_out(contig, ref, [alt])
-        if reason is None and int(position) < 1:
-            reason = "no position"  # negative or 0: PLINK's way of leaving a variant out
-        if reason is None:
-            rows.append((contig, int(position), name, ref.upper(), alt.upper()))
-            kept.append(number)
-        else:
-            left_out[reason] += 1
-    return rows, kept, left_out

@@ -57,6 +57,11 @@ class VariantCounts:
         return cls(n_called, n_counted, varies, n_samples)
 
     @property
+    def n_missing(self) -> np.ndarray:
+        """(n_variants,) samples without a called genotype."""
+        return self.n_samples - self.n_called
+
+    @property
     def call_rate(self) -> np.ndarray:
         """(n_variants,) share of samples called."""
         return self.n_called / self.n_samples
