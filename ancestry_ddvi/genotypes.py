@@ -66,6 +66,8 @@ class GenotypeMatrix:
         (n_samples,) str family ids, where the input has such (the FID of a .fam); else None.
     by_rule
         How many genotypes a rule decided, by rule: half calls, haploid calls, dosages.
+    notes
+        What else to know of the reading: samples left out, or put in another order.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class GenotypeMatrix:
     left_out: Mapping[str, int] = field(default_factory=dict)
     family_id: np.ndarray | None = None
     by_rule: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dosage.shape != (len(self.sample_id), len(self.variants)):
