@@ -1,1 +1,0 @@
-def hardy_weinberg_p(a,b,c): raise NotImplementedError
