@@ -280,6 +280,11 @@ def _catch_signals() -> None:
             signal.signal(signum, interrupt)
 
 
+def _ignore_signals() -> None:
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def main() -> NoReturn:
     """Run the command line: exit 0 done, 2 the input's fault, 1 ours, 130 interrupted."""
     _catch_signals()
@@ -287,14 +292,14 @@ def main() -> NoReturn:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     try:
         cli.main(sys.argv[1:] or ["--help"], prog_name="ancestry-ddvi", standalone_mode=False)
+        _ignore_signals()  # all is written and said: what comes now is too late
         code = 0
     except InputError as error:
         code = _fail(str(error))
     except click.ClickException as error:
         code = _fail(f"{error.format_message()} See `ancestry-ddvi embed --help`")
     except (KeyboardInterrupt, click.Abort):
-        for signum in _SIGNALS:  # one more press would kill the process as it takes its leave
-            signal.signal(signum, signal.SIG_IGN)
+        _ignore_signals()  # one more press would kill the process as it takes its leave
         print("interrupted: nothing half-written is left", file=sys.stderr, flush=True)
         # Not sys.exit: where the interrupt hit code that a library compiles as it is imported,
         # Python would end by a signal and not by this code.

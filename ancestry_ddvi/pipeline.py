@@ -16,9 +16,10 @@ from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import NotEnoughDataError, OptionError
+from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
+from ancestry_ddvi.loaders.containers import CheckedFile
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
 from ancestry_ddvi.preprocessing.features import (
     MIN_SAMPLES,
@@ -253,6 +254,8 @@ def embed_file(
         raise OptionError("a label column is named but no file of labels; give --labels TSV")
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
+        if labels_path is not None:
+            CheckedFile(labels_path, LabelFileError)  # before the reading that a typo would cost
         with console.stage("read genotypes") as update:
             genotypes = read_genotypes(path, progress=update)
         _say_genotypes(console, genotypes)
@@ -398,10 +401,11 @@ def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched |
 
 def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -> None:
     if len(sample_id):
-        scored = "scored as in-sample" if all_known else "placed, and left out of the metrics"
+        scored = "scored as in-sample" if all_known else "left out of the metrics"
         console.warn(
-            f"{len(sample_id)} samples share an id with samples the model was trained on; {scored} "
-            f"({_some(sample_id)})"
+            f"{len(sample_id)} samples share an id with samples the model was trained on "
+            f"({_some(sample_id)}): placed like new ones, so not just where the "
+            f"training run has them, and {scored}"
         )
 
 
@@ -467,10 +471,13 @@ def _model_metrics(
         "scorer": "mean evidence lower bound of log p(x) in nats, 16 draws of the chain a sample",
         "data": data,
         "seed": config.seed,
+        "split": {},
     }
-    for name, rows in (("elbo_in_sample", in_sample), ("elbo_held_out", held_out)):
+    for split, rows in (("in-sample", in_sample), ("held-out", held_out)):
         if rows.any():
+            name = f"elbo_{split.replace('-', '_')}"
             groups[name] = float(elbo[rows].mean())
+            groups["split"][name] = split
             groups[f"n_{name.removeprefix('elbo_')}"] = int(rows.sum())
     return groups
 

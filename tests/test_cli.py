@@ -30,7 +30,7 @@ from conftest import Cut, Run
 from helpers import make_variants, vcf_header, write_vcf
 
 from ancestry_ddvi import __version__
-from ancestry_ddvi.cli import RANGES, default_out, embed, main
+from ancestry_ddvi.cli import RANGES, _catch_signals, default_out, embed, main
 from ancestry_ddvi.pipeline import EmbedConfig
 
 # The command in this process.
@@ -357,7 +357,11 @@ def test_an_interrupted_run_leaves_no_trace(cut: Cut, tmp_path: Path, signum: in
 def test_impatient_fingers_do_not_interrupt_the_cleaning_up(
     ancestry_ddvi_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ancestry_ddvi_command("--version")  # its handlers stay, until the fixture ends
+    ancestry_ddvi_command("--version")
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "all is said: too late to interrupt"
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    _catch_signals()  # they stay, until the fixture ends
     now = iter([100.0, 100.5, 101.0, 110.0])
     monkeypatch.setattr("ancestry_ddvi.cli.time.monotonic", lambda: next(now))
     with pytest.raises(KeyboardInterrupt):

@@ -191,6 +191,10 @@ def test_held_out_samples(cut: Cut, tmp_path: Path) -> None:
     assert 0 <= metrics["held_out_knn_population"]["accuracy"] <= 1
     assert metrics["model"]["n_held_out"] == 30
     assert metrics["model"]["n_in_sample"] == 120
+    assert metrics["model"]["split"] == {
+        "elbo_in_sample": "in-sample",
+        "elbo_held_out": "held-out",
+    }
     assert metrics["embedding"]["n_samples"] == 120
 
 
@@ -256,7 +260,8 @@ def test_samples_of_the_training_are_no_held_out_ones(
     assert metrics["embedding"]["split"].startswith("held-out")
     assert described["counts"]["samples not scored"]["known to the model"] == 6
     (warning,) = (w for w in described["warnings"] if "share an id" in w)
-    assert warning.startswith("6 samples share an id with samples the model was trained on; placed")
+    assert warning.startswith("6 samples share an id with samples the model was trained on (")
+    assert warning.endswith("left out of the metrics")
     assert ", ".join(cut.sample_id[4:9]) + ", and 1 more" in warning
     assert warning in (out / "run.log").read_text()
 
