@@ -93,6 +93,12 @@ def test_real_panel() -> None:
     "text",
     [
         TABLE.replace("\t", ","),
+        TABLE.replace("\t", ";"),
+        TABLE.replace("\t", " "),
+        TABLE.replace("\t", "   "),
+        TABLE.replace("\n", " \n").replace("\t", " "),
+        '"' + TABLE[:-1].replace("\t", '" "').replace("\n", '"\n"') + '"\n',
+        "## made by hand\n##\n" + TABLE,
         TABLE.replace("\n", "\r\n"),
         TABLE.removesuffix("\n"),
         TABLE + "\n\n",
@@ -102,7 +108,22 @@ def test_real_panel() -> None:
         TABLE.replace("super_pop\n", "super_pop\t\t\n"),
         TABLE.replace("\n", "\t\t\n"),
     ],
-    ids=["csv", "crlf", "no end", "blank lines", "bom", "quotes", "header tabs", "all tabs"],
+    ids=[
+        "csv",
+        "semicolons",
+        "blanks",
+        "many blanks",
+        "blank at end",
+        "R",
+        "comments",
+        "crlf",
+        "no end",
+        "blank lines",
+        "bom",
+        "quotes",
+        "header tabs",
+        "all tabs",
+    ],
 )
 def test_same_table_in_another_form(tmp_path: Path, text: str) -> None:
     assert rows_of(read(tmp_path, text)) == rows_of(read(tmp_path, TABLE))
@@ -153,10 +174,136 @@ def test_any_table_comes_back(rows: dict[str, tuple[str, str]], data: st.DataObj
     assert rows_of(labels) == expected
 
 
+# Tables as published: their own headers, a few lines each.
+
+PANEL_2013 = """sample\tpop\tsuper_pop\tgender\t\t
+HG00096\tGBR\tEUR\tmale
+HG00097\tGBR\tEUR\tfemale
+HG00171\tFIN\tEUR\tfemale
+HG00173\tFIN\tEUR\tfemale
+NA18486\tYRI\tAFR\tmale
+NA18488\tYRI\tAFR\tfemale
+"""
+
+# 20130606_g1k_3202_samples_ped_population.txt
+PEDIGREE_3202 = """FamilyID SampleID FatherID MotherID Sex Population Superpopulation
+HG00096 HG00096 0 0 1 GBR EUR
+HG00097 HG00097 0 0 2 GBR EUR
+1328 NA06984 0 0 1 CEU EUR
+1328 NA06989 0 0 2 CEU EUR
+Y117 NA19238 0 0 2 YRI AFR
+Y117 NA19239 0 0 1 YRI AFR
+Y117 NA19240 NA19239 NA19238 2 YRI AFR
+"""
+
+# 1kGP.3202_samples.pedigree_info.txt
+PEDIGREE_INFO = """sampleID fatherID motherID sex
+HG00403 0 0 1
+HG00404 0 0 2
+HG00405 HG00403 HG00404 2
+NA19238 0 0 2
+NA19239 0 0 1
+NA19240 NA19239 NA19238 2
+"""
+
+# integrated_call_samples_v2.20130502.ALL.ped
+PED_2013 = """Family ID\tIndividual ID\tPaternal ID\tMaternal ID\tGender\tPhenotype\tPopulation\
+\tRelationship\tSiblings\tSecond Order\tThird Order\tChildren\tOther Comments
+HG00096\tHG00096\t0\t0\t1\t0\tGBR\tunrel\t0\t0\t0\t0\t0
+HG00097\tHG00097\t0\t0\t2\t0\tGBR\tunrel\t0\t0\t0\t0\t0
+Y117\tNA19238\t0\t0\t2\t0\tYRI\tmother\t0\t0\t0\t0\t0
+Y117\tNA19239\t0\t0\t1\t0\tYRI\tfather\t0\t0\t0\t0\t0
+1463\tNA12891\t0\t0\t1\t0\tCEU\tpat grandfather; father\t0\t0\t0\t0\t0
+1463\tNA12892\t0\t0\t2\t0\tCEU\tpat grandmother; mother\t0\t0\t0\t0\t0
+"""
+
+IGSR = """Sample name\tSex\tBiosample ID\tPopulation code\tPopulation name\tSuperpopulation code\
+\tSuperpopulation name\tPopulation elastic ID\tData collections
+HG00096\tmale\tSAME123268\tGBR\tBritish\tEUR\tEuropean Ancestry\tGBR\t1000 Genomes,Geuvadis
+HG00097\tfemale\tSAME123267\tGBR\tBritish\tEUR\tEuropean Ancestry\tGBR\t1000 Genomes
+HG00171\tfemale\tSAME125007\tFIN\tFinnish\tEUR\tEuropean Ancestry\tFIN\t1000 Genomes
+HG00173\tfemale\tSAME125010\tFIN\tFinnish\tEUR\tEuropean Ancestry\tFIN\t1000 Genomes
+NA18486\tmale\tSAME123616\tYRI\tYoruba\tAFR\tAfrican Ancestry\tYRI\t1000 Genomes
+NA18488\tfemale\tSAME123433\tYRI\tYoruba\tAFR\tAfrican Ancestry\tYRI\t1000 Genomes
+"""
+
+IGSR_HGDP = """HGDP00003\tmale\t\t\tBrahui\t\tCentral South Asia (HGDP)\tBrahuiHGDP\tHGDP
+HGDP00005\tmale\t\t\tBrahui\t\tCentral South Asia (HGDP)\tBrahuiHGDP\tHGDP
+"""
+
+# gnomAD's HGDP + 1000 Genomes: the inferred group stands before the population that is known.
+GNOMAD = """s\tproject_meta.sample_id\tproject_meta.sex\tpopulation_inference.PC1\
+\tpopulation_inference.pop\thgdp_tgp_meta.Project\thgdp_tgp_meta.Study.region\
+\thgdp_tgp_meta.Population\thgdp_tgp_meta.Genetic.region\thgdp_tgp_meta.Latitude
+HG00096\tHG00096\tmale\t0.031\tnfe\t1000 Genomes\tEUR\tGBR\tEUR\t52.48
+HG00097\tHG00097\tfemale\t0.032\tnfe\t1000 Genomes\tEUR\tGBR\tEUR\t52.48
+HGDP00511\tHGDP00511\tmale\t0.031\tnfe\tHGDP\tEurope\tFrench\tEUR\t46.0
+HGDP00512\tHGDP00512\tmale\t0.030\tnfe\tHGDP\tEurope\tFrench\tEUR\t46.0
+HGDP00920\tHGDP00920\tmale\t-0.12\tafr\tHGDP\tAfrica\tYoruba\tAFR\t7.99
+HGDP00924\tHGDP00924\tfemale\t-0.11\tafr\tHGDP\tAfrica\tYoruba\tAFR\t7.99
+"""
+
+PSAM = """#IID\tSEX\tSuperPop\tPopulation
+HG00096\t1\tEUR\tGBR
+HG00097\t2\tEUR\tGBR
+HG00171\t2\tEUR\tFIN
+HG00173\t2\tEUR\tFIN
+NA18486\t1\tAFR\tYRI
+NA18488\t2\tAFR\tYRI
+"""
+
+PSAM_FAMILIES = """#FID\tIID\tPAT\tMAT\tSEX\tPHENO1\tSuperPop\tPopulation
+Y117\tNA19238\t0\t0\t2\tcase\tAFR\tYRI
+Y117\tNA19239\t0\t0\t1\tcase\tAFR\tYRI
+Y045\tNA19200\t0\t0\t1\tcase\tAFR\tYRI
+1463\tNA12891\t0\t0\t1\tcontrol\tEUR\tCEU
+1463\tNA12892\t0\t0\t2\tcontrol\tEUR\tCEU
+BB01\tHG01879\t0\t0\t1\tcontrol\tAFR\tACB
+BB01\tHG01880\t0\t0\t2\tcontrol\tAFR\tACB
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "id_at", "expected"),
+    [
+        (PANEL_2013, 0, ("pop", "super_pop")),
+        (PEDIGREE_3202, 1, ("Population", "Superpopulation")),
+        (PEDIGREE_INFO, 0, (None, None)),
+        (PED_2013, 1, ("Population", None)),
+        (IGSR, 0, ("Population code", "Superpopulation code")),
+        (IGSR + IGSR_HGDP, 0, ("Population name", "Superpopulation name")),
+        (GNOMAD, 0, ("hgdp_tgp_meta.Population", "hgdp_tgp_meta.Genetic.region")),
+        (PSAM, 0, ("Population", "SuperPop")),
+        (PSAM_FAMILIES, 1, ("Population", "SuperPop")),
+        (PSAM.replace("\t", " "), 0, ("Population", "SuperPop")),
+        (PSAM.replace("\t", ";"), 0, ("Population", "SuperPop")),
+    ],
+    ids="panel 3202 info ped igsr hgdp gnomad psam families blanks semicolons".split(),
+)
+def test_published_tables(
+    tmp_path: Path, text: str, id_at: int, expected: tuple[str | None, str | None]
+) -> None:
+    separator = next(s for s in "\t; " if s in text.split("\n")[0])
+    sample_id = [line.split(separator)[id_at] for line in text.splitlines()[1:]]
+    assert all(sample[:2] in ("HG", "NA") for sample in sample_id)
+    labels = read(tmp_path, text, sample_id)
+    assert (labels.missing, labels.extra) == ((), ())
+    assert label_levels(labels) == expected
+
+
+def test_families_and_parents_are_labels_if_they_are_named(tmp_path: Path) -> None:
+    sample_id = ["NA19238", "NA19239", "NA06984", "NA06989"]
+    labels = read(tmp_path, PEDIGREE_3202, sample_id)
+    assert label_levels(labels, population="FamilyID") == ("FamilyID", None)
+    assert list(labels.frame["FamilyID"]) == ["Y117", "Y117", "1328", "1328"]
+
+
 # The column of sample ids.
 
 
-@pytest.mark.parametrize("name", [*ID_COLUMNS, "Sample", "SAMPLE_ID", "Sample name", " IID "])
+@pytest.mark.parametrize(
+    "name", [*ID_COLUMNS, "SAMPLE_ID", "Sample ID", "sampleID", "#IID", "sample.name", " IID "]
+)
 def test_known_id_columns_anywhere(tmp_path: Path, name: str) -> None:
     labels = read(tmp_path, f"pop\t{name}\nGBR\tS1\nYRI\tS2\n", ["S2", "S1"])
     assert rows_of(labels) == [["YRI"], ["GBR"]]
@@ -188,7 +335,11 @@ def test_given_id_column_exact_case_first(tmp_path: Path) -> None:
         ("\n\n", "line 1 is empty"),
         ("sample\tpop\n", "has a header but no rows"),
         ("who\tpop\nS1\tGBR\n", "has no column of sample ids, only 'who', 'pop'"),
-        ("S1 GBR\nS2 YRI\n", "has no column of sample ids, only 'S1 GBR' (columns are separated"),
+        ("S1 GBR\nS2 YRI\n", "has no column of sample ids, only 'S1', 'GBR' (columns are separ"),
+        ("sample pop\nS1 Han Chinese\n", "line 2 has 3 fields, not 2 as the header"),
+        ("## from the portal\n\nsample\tpop\n", "line 2 is empty"),
+        ("## a\n## b\nsample\t\tpop\n", "line 3: column 2 has no name"),
+        ("## a\nsample\tpop\nS1\n", "line 3 has 1 fields, not 2"),
         ("sample\nS1\n", "has no label column beside the id column 'sample'"),
         ("sample\t\tpop\nS1\tx\tGBR\n", "line 1: column 2 has no name"),
         ("sample\tpop\tpop\nS1\tx\tGBR\n", "line 1: two columns are named 'pop'"),
@@ -316,6 +467,20 @@ def test_sex_numbers_names_and_constants_are_no_levels() -> None:
 
 def test_a_number_is_a_level_if_it_is_called_one() -> None:
     assert levels(pop=NUMBERS) == ("pop", None)
+
+
+def test_of_two_known_names_the_one_that_misses_fewest() -> None:
+    holes = [None, None, *FINE[2:]]
+    assert levels(pop=holes, Population=FINE, super_pop=COARSE) == ("Population", "super_pop")
+    assert levels(pop=FINE, Population=FINE) == ("pop", None)
+
+
+def test_a_name_behind_a_prefix() -> None:
+    dotted = {"x.pop": COARSE, "y.population": FINE, "y.region": COARSE}
+    assert levels(**dotted) == ("y.population", "y.region")
+    assert levels(pop=FINE, **{"x.pop": COARSE}) == ("pop", "x.pop")
+    # R writes `super pop` so.
+    assert levels(**{"super.pop": COARSE, "pop": FINE}) == ("pop", "super.pop")
 
 
 def test_levels_pass_over_missing_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +15,8 @@ import pandas as pd
 from ancestry_ddvi.errors import LabelFileError
 from ancestry_ddvi.loaders.containers import CheckedFile
 
-ID_COLUMNS = (
-    "sample",
-    "sample_id",
-    "sampleid",
-    "iid",
-    "#iid",
-    "id",
-    "sample name",
-    "individual",
-    "individual id",
-)
-"""Header names taken for the sample id, in any case; the first that occurs wins."""
+ID_COLUMNS = ("sample", "sample_id", "iid", "id", "sample name", "individual", "individual id", "s")
+"""Header names taken for the sample id, in any case and punctuation; the first that occurs wins."""
 
 # Names of the two usual levels, as `_plain` leaves them.
 _FINE_NAMES = (
@@ -46,6 +37,19 @@ _COARSE_NAMES = (
     "continent",
     "continentalgroup",
 )
+
+# Columns of pedigrees, PLINK files and sample sheets whose values repeat and are no population:
+# families, parents, relations, phenotypes.
+_NO_LEVELS = frozenset(
+    (
+        *("fid", "family", "familyid", "pat", "father", "fatherid", "paternalid"),
+        *("mat", "mother", "motherid", "maternalid", "relationship", "siblings"),
+        *("secondorder", "thirdorder", "children", "othercomments", "sid"),
+        *("phenotype", "pheno", "affectionstatus", "status"),
+    )
+)
+
+_DELIMITERS = ("\t", ",", ";")
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,17 @@ def read_labels(
     sample_id: Sequence[str] | np.ndarray,
     id_column: str | None = None,
 ) -> LabelTable:
-    """Read a table of labels, separated by tabs or commas, and join it to samples.
+    """Read a table of labels and join it to samples.
 
-    Every field stays the text that it is (`001`, `NA` and `1e5` too), less the blanks around it;
-    only an empty one is missing.
+    The header tells what separates columns: tabs if it has any, else commas, else semicolons (as
+    spreadsheets write in much of Europe), else blanks. Every field stays the text that it is
+    (`001`, `NA` and `1e5` too), less the blanks around it; only an empty one is missing.
 
     Parameters
     ----------
     path
-        The table, with a header line; UTF-8, may be gzip-compressed.
+        The table, with a header line; UTF-8, may be gzip-compressed. Lines before the header that
+        start with `##` are passed over.
     sample_id
         (n_samples,) ids of the genotypes, whose order the result takes.
     id_column
@@ -130,7 +136,12 @@ def label_levels(
     Columns that are named here are taken as they are. For the others known names decide. A column
     of another name is taken only if it nests with a known one (each fine value lies in one coarse
     value, which are fewer), or if no name is known; then it must have 2 to n/2 distinct values that
-    are not all numbers. Columns of sex or gender, or without a value that repeats, are no levels.
+    are not all numbers. Columns of sex, families, parents and phenotypes, or without a value that
+    repeats, are no levels.
+
+    Of several columns of known names the one that misses fewest labels is taken. A name may stand
+    behind a prefix, as gnomAD's `hgdp_tgp_meta.Population`; of several such the finest, or the
+    coarsest, is.
 
     Returns
     -------
@@ -151,9 +162,9 @@ def label_levels(
                 f"{labels.path}: line 1: no label column {name!r}, only {found}{more}; "
                 "name one of them"
             )
-    usable = [c for c in frame.columns if not _is_sex(c) and _repeats(frame[c])]
-    named_fine = [c for c in usable if _plain(c) in _FINE_NAMES]
-    named_coarse = [c for c in usable if _plain(c) in _COARSE_NAMES]
+    usable = [c for c in frame.columns if not _is_no_level(c) and _repeats(frame[c])]
+    named_fine = _named(frame[usable], _FINE_NAMES, finest=True)
+    named_coarse = _named(frame[usable], _COARSE_NAMES, finest=False)
     suitable = [c for c in usable if c not in named_coarse and _is_categorical(frame[c])]
     by_count = sorted(suitable, key=lambda c: frame[c].nunique(), reverse=True)
     if superpopulation is not None:
@@ -191,34 +202,43 @@ def _decode(file: CheckedFile) -> str:
 
 def _parse(file: CheckedFile, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Split into the header's names and (line number, fields) of every row."""
-    first_line = text.splitlines()[0] if text.strip() else ""
+    stream = io.StringIO(text, newline="")
+    first_line, n_above = stream.readline(), 0
+    while first_line.startswith("##"):
+        first_line, n_above = stream.readline(), n_above + 1
     if not first_line.strip():
-        raise file.fail("line 1 is empty; it must name the columns")
-    delimiter = "\t" if "\t" in first_line else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        raise file.fail(f"line {n_above + 1} is empty; it must name the columns")
+    delimiter = next((d for d in _DELIMITERS if d in first_line), " ")
+    reader = csv.reader(
+        itertools.chain([first_line], stream),
+        delimiter=delimiter,
+        skipinitialspace=delimiter == " ",  # so that several blanks separate as one does
+        strict=True,
+    )
     rows: list[tuple[int, list[str]]] = []
     header: list[str] = []
     try:
-        header = _header(file, next(reader))
+        header = _header(file, n_above + 1, next(reader))
         for fields in reader:
             if fields:  # a blank line is none
-                rows.append((reader.line_num, _fit(file, reader.line_num, fields, header)))
+                number = n_above + reader.line_num
+                rows.append((number, _fit(file, number, fields, header)))
     except csv.Error as fault:
-        raise file.fail(f"line {reader.line_num}: {fault}; correct the quotes") from fault
+        raise file.fail(f"line {n_above + reader.line_num}: {fault}; correct the quotes") from fault
     if not rows:
         raise file.fail("has a header but no rows; add a row for each sample")
     return header, rows
 
 
-def _header(file: CheckedFile, fields: list[str]) -> list[str]:
+def _header(file: CheckedFile, number: int, fields: list[str]) -> list[str]:
     names = [name.strip() for name in fields]
     while names and not names[-1]:  # the 1000 Genomes panel's header ends with two tabs
         names.pop()
     for column, name in enumerate(names, start=1):
         if not name:
-            raise file.fail(f"line 1: column {column} has no name; name it")
+            raise file.fail(f"line {number}: column {column} has no name; name it")
         if name in names[: column - 1]:
-            raise file.fail(f"line 1: two columns are named {name!r}; rename one")
+            raise file.fail(f"line {number}: two columns are named {name!r}; rename one")
     return names
 
 
@@ -233,19 +253,22 @@ def _fit(file: CheckedFile, number: int, fields: list[str], header: list[str]) -
 
 
 def _find_id_column(file: CheckedFile, header: list[str], id_column: str | None) -> int:
-    accepted = ID_COLUMNS if id_column is None else (id_column.strip(),)
     if id_column in header:
         return header.index(id_column)
-    lowered = [name.lower() for name in header]
+    if id_column is not None:
+        lowered, accepted = [name.lower() for name in header], [id_column.strip().lower()]
+    else:
+        lowered, accepted = [_plain(name) for name in header], [_plain(c) for c in ID_COLUMNS]
     for name in accepted:
-        if name.lower() in lowered:
-            return lowered.index(name.lower())
+        if name in lowered:
+            return lowered.index(name)
     wanted = f"column {id_column!r}" if id_column else "column of sample ids"
     found = ", ".join(repr(name[:40]) for name in header[:10])
     more = ", ..." if len(header) > 10 else ""
     remedy = "name one of them" if id_column else "call it 'sample', or name the id column"
     raise file.fail(
-        f"has no {wanted}, only {found}{more} (columns are separated by tabs or commas); {remedy}"
+        f"has no {wanted}, only {found}{more} (columns are separated by tabs, else commas, else "
+        f"semicolons, else blanks); {remedy}"
     )
 
 
@@ -287,8 +310,24 @@ def _plain(column: str) -> str:
     return "".join(character for character in column.lower() if character.isalnum())
 
 
-def _is_sex(column: str) -> bool:
-    return _plain(column).endswith(("sex", "gender"))
+def _is_no_level(column: str) -> bool:
+    plain = _plain(column)
+    return plain in _NO_LEVELS or plain.endswith(("sex", "gender"))
+
+
+def _named(frame: pd.DataFrame, names: tuple[str, ...], *, finest: bool) -> list[str]:
+    """The columns of these names, the best first; those whose name has a prefix at the end."""
+    known = (*_FINE_NAMES, *_COARSE_NAMES)
+    whole = [c for c in frame.columns if _plain(c) in names]
+    behind_prefix = [
+        c
+        for c in frame.columns
+        if _plain(c) not in known and "." in c and _plain(c.rpartition(".")[2]) in names
+    ]
+    whole.sort(key=lambda c: frame[c].isna().sum())
+    sign = -1 if finest else 1
+    behind_prefix.sort(key=lambda c: (frame[c].isna().sum(), sign * frame[c].nunique()))
+    return whole + behind_prefix
 
 
 def _repeats(values: pd.Series) -> bool:

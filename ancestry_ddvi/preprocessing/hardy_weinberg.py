@@ -57,7 +57,8 @@ def _p(rare: np.ndarray, het: np.ndarray, common: np.ndarray) -> np.ndarray:
             other = _far_tail(size, alleles, mode[side], limit, above=below)
             p[side] = _tail(size, alleles, seen, up=not below)
             p[side] += _tail(size, alleles, other, up=below)
-    return p.clip(max=1)
+    # Rounding can leave a sum that is 1 a little above it.
+    return np.asarray(p.clip(max=1))
 
 
 def _mode(n: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ def _mode(n: np.ndarray, a: np.ndarray) -> np.ndarray:
     """
     h = np.ceil((a * (2 * n - a) - 2) / (2 * n + 3).clip(1)).astype(np.int64).clip(0)
     h += (h - a) % 2
-    return h.clip(max=a)
+    return np.asarray(h.clip(max=a))
 
 
 def _far_tail(
@@ -85,7 +86,7 @@ def _far_tail(
         beyond = _log_p(n, a, mode + step * middle) <= limit
         far = np.where(unsure & beyond, middle, far)
         near = np.where(unsure & ~beyond, middle, near)
-    return mode + step * far
+    return np.asarray(mode + step * far)
 
 
 def _log_p(n: np.ndarray, a: np.ndarray, h: np.ndarray) -> np.ndarray:
