@@ -278,7 +278,10 @@ BB01\tHG01880\t0\t0\t2\tcontrol\tAFR\tACB
         (PSAM.replace("\t", " "), 0, ("Population", "SuperPop")),
         (PSAM.replace("\t", ";"), 0, ("Population", "SuperPop")),
     ],
-    ids="panel 3202 info ped igsr hgdp gnomad psam families blanks semicolons".split(),
+    ids=[
+        *("panel", "3202", "info", "ped", "igsr", "hgdp", "gnomad"),
+        *("psam", "families", "blanks", "semicolons"),
+    ],
 )
 def test_published_tables(
     tmp_path: Path, text: str, id_at: int, expected: tuple[str | None, str | None]
