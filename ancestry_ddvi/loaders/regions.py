@@ -16,7 +16,7 @@ from pathlib import Path
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import bare_contig
 from ancestry_ddvi.loaders.containers import CheckedFile
-from ancestry_ddvi.loaders.lists import numbered_lines
+from ancestry_ddvi.loaders.lists import is_number, numbered_lines
 
 # Contig, first and last base in GRCh37, the same in GRCh38. GRCh37: the list of the Abecasis group,
 # https://genome.sph.umich.edu/wiki/Regions_of_high_linkage_disequilibrium_(LD), after Price et al.
@@ -65,7 +65,7 @@ _FORMS = (
     "repeating the option"
 )
 _END = sys.maxsize
-_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
+_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9]{1,18}"
 _SPAN = re.compile(rf"(?P<start>{_NUMBER})(?P<dash>-(?P<end>{_NUMBER})?)?")
 _CHROMOSOME = re.compile(r"[0-9]{1,2}|X|Y|XY|M|MT", re.IGNORECASE)
 _NO_COLON = re.compile(r"(?:chr)?(?:[0-9]{1,2}|X|Y)-[0-9,]*", re.IGNORECASE)
@@ -203,7 +203,7 @@ def _read_bed(path: str) -> list[Region]:
         if line.startswith("#") or fields[0] in ("browser", "track"):
             continue
         bounds = fields[1:3]
-        if len(bounds) < 2 or not all(bound.isascii() and bound.isdigit() for bound in bounds):
+        if len(bounds) < 2 or not all(map(is_number, bounds)):
             raise file.fail(
                 f"line {number}: {line[:60]!r} is no BED line; it must begin with contig, start "
                 "(from 0) and end, separated by tabs"
