@@ -144,13 +144,13 @@ def _regions(text: str) -> Iterable[Region]:
     if region := _region(text):
         return [region]
     found = "is neither a file here nor a region" if _like_path(text) else "is no region"
-    raise OptionError(f"{text!r} {found}; {_FORMS}")
+    raise OptionError(f"{text[:60]!r} {found}; {_FORMS}")
 
 
 def _long_range_ld(name: str) -> Iterator[Region]:
     build = _BUILDS.get(name.lower().removeprefix(_TABLE_NAME))
     if build is None:
-        raise OptionError(f"{name!r} is no table that is built in; {_FORMS}")
+        raise OptionError(f"{name[:60]!r} is no table that is built in; {_FORMS}")
     for contig, start_37, end_37, start_38, end_38 in _LONG_RANGE_LD:
         yield (contig, start_37, end_37) if build == 37 else (contig, start_38, end_38)
 
@@ -185,7 +185,7 @@ def _region(text: str) -> Region | None:
         end = start
     if start < 1 or end < start:
         raise OptionError(
-            f"{text!r} is no region: positions count from 1, and the end must not be before the "
+            f"{text[:60]!r} is no region: positions count from 1, and the end must not be before the "
             f"start; {_FORMS}"
         )
     return contig, start, end
