@@ -185,8 +185,8 @@ def _region(text: str) -> Region | None:
         end = start
     if start < 1 or end < start:
         raise OptionError(
-            f"{text[:60]!r} is no region: positions count from 1, and the end must not be before the "
-            f"start; {_FORMS}"
+            f"{text[:60]!r} is no region: positions count from 1, and the end must not be before "
+            f"the start; {_FORMS}"
         )
     return contig, start, end
 
