@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,9 @@ from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import bare_contig
 from ancestry_ddvi.loaders.containers import CheckedFile, iter_lines
 
-_NO_FAMILY = "0"  # PLINK's FID of a sample that has none
+Ids = Sequence[str] | np.ndarray
 
-_SITE = re.compile(r"(?P<contig>[^:\s]+):(?P<position>[0-9]+)(?::(?P<ref>[^:]+):(?P<alt>[^:]+))?")
+_NO_FAMILY = "0"  # PLINK's FID of a sample that has none
 
 
 def numbered_lines(file: CheckedFile) -> Iterator[tuple[int, str]]:
@@ -33,8 +32,8 @@ def numbered_lines(file: CheckedFile) -> Iterator[tuple[int, str]]:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as fault:
             raise file.fail(
-                f"line {number}: {line[fault.start : fault.end]!r} is not UTF-8; save the list as "
-                "UTF-8 text"
+                f"line {number}: {fault.object[fault.start : fault.end]!r} is not UTF-8; save the "
+                "list as UTF-8 text"
             ) from fault
         if "\r" in text or "\0" in text:
             raise file.fail(
@@ -63,9 +62,7 @@ class SampleList:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def select(
-        self, sample_id: Sequence[str] | np.ndarray, family_id: Sequence[str] | None = None
-    ) -> np.ndarray:
+    def select(self, sample_id: Ids, family_id: Ids | None = None) -> np.ndarray:
         """(n_samples,) bool: which samples are named.
 
         Where the list and the samples have family ids, both must match; else the sample id alone.
@@ -74,9 +71,7 @@ class SampleList:
         keys = self._keys_of(sample_id, family_id)
         return np.fromiter((key in named for key in keys), dtype=bool, count=len(sample_id))
 
-    def absent(
-        self, sample_id: Sequence[str] | np.ndarray, family_id: Sequence[str] | None = None
-    ) -> tuple[str, ...]:
+    def absent(self, sample_id: Ids, family_id: Ids | None = None) -> tuple[str, ...]:
         """Those named that are not among the samples: `IID`, or `FID IID` where both must match."""
         present = set(self._keys_of(sample_id, family_id))
         return tuple(
@@ -89,9 +84,7 @@ class SampleList:
             return {(iid,) if fid is None else (fid, iid): None for fid, iid in self.entries}
         return {(iid,): None for _, iid in self.entries}
 
-    def _keys_of(
-        self, sample_id: Sequence[str] | np.ndarray, family_id: Sequence[str] | None
-    ) -> list[tuple[str, ...]]:
+    def _keys_of(self, sample_id: Ids, family_id: Ids | None) -> list[tuple[str, ...]]:
         if family_id is None or not self._has_families:
             return [(str(iid),) for iid in sample_id]
         pairs = zip(family_id, sample_id, strict=True)
@@ -153,15 +146,15 @@ class VariantList:
     ids
         Every entry as it stands, since `1:752566:G:A` is an id in many files.
     places
-        Plain contig -> positions whose variants are taken whatever their alleles.
+        `contig:position` of those whose alleles do not matter, with the contig's plain name.
     alleles
-        (plain contig, position) -> pairs of alleles, each pair sorted.
+        `contig:position:allele:allele`, the contig likewise and the alleles sorted.
     """
 
     path: str
     ids: frozenset[str]
-    places: dict[str, frozenset[int]]
-    alleles: dict[tuple[str, int], frozenset[tuple[str, str]]]
+    places: frozenset[str]
+    alleles: frozenset[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -175,11 +168,10 @@ class VariantList:
             return True
         if not (self.places or self.alleles):
             return False
-        contig = bare_contig(contig).upper()
-        if position in self.places.get(contig, ()):
+        place = f"{bare_contig(contig).upper()}:{position}"
+        if place in self.places:
             return True
-        pairs = self.alleles.get((contig, position))
-        return pairs is not None and any(_pair(ref, alt) in pairs for alt in alts)
+        return bool(self.alleles) and any(_key(place, ref, alt) in self.alleles for alt in alts)
 
 
 def read_variants(path: str | os.PathLike[str]) -> VariantList:
@@ -194,8 +186,8 @@ def read_variants(path: str | os.PathLike[str]) -> VariantList:
     """
     file = CheckedFile(path, OptionError)
     ids: set[str] = set()
-    places: dict[str, set[int]] = {}
-    alleles: dict[tuple[str, int], set[tuple[str, str]]] = {}
+    places: set[str] = set()
+    alleles: set[str] = set()
     for number, line in numbered_lines(file):
         if line.startswith(("##fileformat", "#CHROM")):
             raise file.fail(
@@ -210,23 +202,23 @@ def read_variants(path: str | os.PathLike[str]) -> VariantList:
                 f"line {number}: '.' is the id of every variant without one; give contig:position"
             )
         ids.add(entry)
-        if match := _SITE.fullmatch(entry):
-            contig, position = bare_contig(match["contig"]).upper(), int(match["position"])
-            if match["ref"] is None:
-                places.setdefault(contig, set()).add(position)
+        contig, *rest = entry.split(":")
+        if contig and len(rest) in (1, 3) and is_number(rest[0]):
+            place = f"{bare_contig(contig).upper()}:{int(rest[0])}"
+            if len(rest) == 1:
+                places.add(place)
             else:
-                pairs = alleles.setdefault((contig, position), set())
-                pairs.update(_pair(match["ref"], alt) for alt in match["alt"].split(","))
+                alleles.update(_key(place, rest[1], alt) for alt in rest[2].split(","))
     if not ids:
         raise file.fail("names no variant; give one id, or contig:position, a line")
-    return VariantList(
-        path=file.path,
-        ids=frozenset(ids),
-        places={contig: frozenset(positions) for contig, positions in places.items()},
-        alleles={place: frozenset(pairs) for place, pairs in alleles.items()},
-    )
+    return VariantList(file.path, frozenset(ids), frozenset(places), frozenset(alleles))
 
 
-def _pair(one: str, other: str) -> tuple[str, str]:
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in ASCII digits, and not one that `int` refuses to read."""
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _key(place: str, one: str, other: str) -> str:
     one, other = one.upper(), other.upper()
-    return (one, other) if one < other else (other, one)
+    return f"{place}:{one}:{other}" if one < other else f"{place}:{other}:{one}"
