@@ -51,7 +51,11 @@ def write_vcz(genotypes: GenotypeMatrix, files: list[Path]) -> None:
 
     variants = genotypes.variants
     contig, contig_id = pd.factorize(variants["contig"])
-    group = zarr.open_group(str(files[0]), mode="w", zarr_format=2)
+    # zarr stores from threads of its own, which go on after a Ctrl-C and would fill the folder
+    # that is just being removed. So it stores to memory, and each chunk goes to disk from here.
+    content: dict[str, Any] = {}
+    store = zarr.storage.MemoryStore(content)
+    group = zarr.open_group(store, mode="w", zarr_format=2)
     group.attrs.update(
         {
             "vcf_zarr_version": _VERSION,
@@ -103,4 +107,15 @@ def write_vcz(genotypes: GenotypeMatrix, files: list[Path]) -> None:
         for first in range(0, shape[1], _CHUNK_SAMPLES):
             rows = slice(first, first + _CHUNK_SAMPLES)
             calls[columns, rows] = _ALLELES[genotypes.dosage[rows, columns].T & np.int8(3)]
-    zarr.consolidate_metadata(str(files[0]), zarr_format=2)
+            _move(content, files[0])
+    zarr.consolidate_metadata(store, zarr_format=2)
+    _move(content, files[0], metadata=True)
+
+
+def _move(content: dict[str, Any], folder: Path, *, metadata: bool = False) -> None:
+    """Move what zarr has stored to disk: the chunks, and the metadata too if nothing follows."""
+    for key in list(content):
+        if metadata or not key.rpartition("/")[2].startswith(".z"):
+            path = folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.pop(key).to_bytes())
