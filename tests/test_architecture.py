@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "console": set(),
     "outputs": {"errors"},
     "loaders": _DATA,
+    "writers": _DATA,
     "preprocessing": _DATA,
     "ddvi": {"errors"},
     "reporting": {"errors", "embedding"},
