@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ancestry_ddvi.errors import GenotypeFileError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MISSING = -1
 """Dosage code of a genotype that was not called."""
@@ -102,6 +105,8 @@ class GenotypeMatrix:
             raise GenotypeFileError(
                 f"{self.name}: the variant table has no column {', '.join(missing_columns)}"
             )
+        import pandas as pd  # here, because a guarded reader has no other use for it
+
         ids = pd.Index(self.sample_id)
         if ids.has_duplicates:
             twice = ids[ids.duplicated()][0]
