@@ -28,8 +28,9 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn, cast
 
 from ancestry_ddvi.errors import GenotypeFileError, InputError
 from ancestry_ddvi.loaders.containers import COPY_AGAIN
@@ -40,6 +41,7 @@ _OPENED, _BLOCK, _PROGRESS, _DONE, _REFUSED, _FAULT = range(6)
 PATIENCE_S = 600.0
 """So long may a child say nothing; sources report progress many times a second."""
 
+_PIPES = ("stdin", "stdout", "stderr")
 _GRACE_S = 5.0  # for a child to end once its end of the pipe is closed
 _MAX_PARTS = 2**16
 _MAX_PART = 2**40
@@ -161,9 +163,8 @@ class _Child:
             env=os.environ | _ONE_THREAD,
             start_new_session=True,  # Ctrl-C is the parent's to handle, and there is no terminal
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._stdin = self._process.stdin
-        self._frames, self._prints = self._process.stdout.fileno(), self._process.stderr.fileno()
+        self._pipes = [cast(IO[bytes], getattr(self._process, p)) for p in _PIPES]
+        self._commands, self._frames, self._prints = (pipe.fileno() for pipe in self._pipes)
         _widen(self._frames)
         self._poll = select.poll()
         self._poll.register(self._frames, select.POLLIN)
@@ -171,7 +172,7 @@ class _Child:
 
     def send(self, message: object) -> None:
         try:
-            _send(self._stdin.fileno(), message)
+            _send(self._commands, message)
         except BrokenPipeError:
             self._crashed()
 
@@ -199,9 +200,8 @@ class _Child:
         if self._process.returncode is None:
             self._process.kill()
             self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     def _take(self, n_bytes: int) -> bytearray:
         """Read so many bytes of the frames; what is printed meanwhile is put aside."""
@@ -215,8 +215,8 @@ class _Child:
                     f"ended; the file may be damaged: {COPY_AGAIN}"
                 )
             files = {file for file, _ in ready}
-            if self._prints in files:
-                self._put_aside()
+            if self._prints in files and not self._put_aside():
+                self._poll.unregister(self._prints)
             if self._frames in files:
                 n_read = os.readv(self._frames, [view[done:]])
                 if not n_read:
@@ -228,8 +228,6 @@ class _Child:
         """Keep the end of what was printed; whether there may be more."""
         piece = os.read(self._prints, _PIPE_BYTES)
         self._printed = (self._printed + piece)[-_PRINTED_BYTES:]
-        if not piece:
-            self._poll.unregister(self._prints)
         return bool(piece)
 
     def _crashed(self) -> NoReturn:
@@ -240,10 +238,10 @@ class _Child:
             self._process.kill()
             self._process.wait()
             code = 0
-        only_prints = select.poll()
-        only_prints.register(self._prints, select.POLLIN)
-        while only_prints.poll(0) and self._put_aside():
-            pass
+        os.set_blocking(self._prints, False)  # a child of the child may hold the other end
+        with suppress(BlockingIOError):
+            while self._put_aside():
+                pass
         raise GenotypeFileError(f"{self._path}: {_ending(code, self._printed)}")
 
 
@@ -263,7 +261,7 @@ def _ending(code: int, printed: bytes) -> str:
         ended = f"its reader ended in the middle (exit code {code})"
     lines = printed.decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    said = f", saying {ascii(last[:_QUOTED_LETTERS])}" if last else ""
+    said = f", saying {last[:_QUOTED_LETTERS]!a}" if last else ""
     return f"{ended}{said}; the file is probably damaged: {COPY_AGAIN}"
 
 
@@ -359,19 +357,15 @@ def _whole(commands: BinaryIO, n_bytes: int) -> bytearray:
 
 
 def _last_word(frames: int, *message: object) -> None:
-    try:
+    with suppress(BrokenPipeError):
         _send(frames, message)
-    except BrokenPipeError:
-        pass
 
 
 def _portable(fault: InputError) -> InputError:
     """The error if it comes through a pickle, otherwise its words."""
-    try:
+    with suppress(Exception):  # whatever a class does when it is pickled
         if type(pickle.loads(pickle.dumps(fault))) is type(fault):
             return fault
-    except Exception:  # noqa: BLE001 - whatever a class does when it is pickled
-        pass
     return GenotypeFileError(str(fault))
 
 
