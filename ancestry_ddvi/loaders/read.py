@@ -159,17 +159,27 @@ def read_genotypes(
         If a file is missing, damaged or of another format, the files have not the same samples, or
         no usable genotype is left.
     """
-    options = options or ReadOptions()
-    report = progress or (lambda fraction: None)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
         raise GenotypeFileError("no genotype file was given; name one")
-    with _spooled([str(path) for path in given]) as names:
-        reading = _open(names, options)
-        n_passes = 1 + (options.mind < 1)
-        if options.mind < 1:
-            reading.drop_badly_called(options, _share(report, 0, n_passes))
-        matrix = reading.read(options, counted, _share(report, n_passes - 1, n_passes))
+    with spooled([str(path) for path in given]) as names:
+        return read_sources([open_source(name) for name in names], options, progress, counted)
+
+
+def read_sources(
+    sources: Sequence[Source],
+    options: ReadOptions | None = None,
+    progress: Progress | None = None,
+    counted: Callable[[int], np.ndarray] | None = None,
+) -> GenotypeMatrix:
+    """As `read_genotypes`, of sources that are open."""
+    options = options or ReadOptions()
+    report = progress or (lambda fraction: None)
+    reading = _match(sources, options)
+    n_passes = 1 + (options.mind < 1)
+    if options.mind < 1:
+        reading.drop_badly_called(options, _share(report, 0, n_passes))
+    matrix = reading.read(options, counted, _share(report, n_passes - 1, n_passes))
     report(1.0)
     return matrix
 
@@ -183,8 +193,8 @@ def _share(report: Progress, at: int, n: int) -> Progress:
 
 
 @contextmanager
-def _spooled(paths: list[str]) -> Iterator[list[str]]:
-    """Put a copy of standard input in the place of `-`: formats are told by looking twice."""
+def spooled(paths: list[str]) -> Iterator[list[str]]:
+    """Put a copy of standard input in the place of `-`, which can be looked at twice."""
     if STANDARD_INPUT not in paths:
         yield paths
         return
@@ -332,11 +342,10 @@ class _Reading:
         self.orders = [order[~bad] for order in self.orders]
 
 
-def _open(paths: list[str], options: ReadOptions) -> _Reading:
-    """Open all files and match their samples."""
+def _match(given: Sequence[Source], options: ReadOptions) -> _Reading:
+    """Find the samples wanted in every source."""
     sources: list[Source] = []
-    for path in paths:
-        source = open_source(path)
+    for source in given:
         # A shell's x.* names all three files of a PLINK set.
         if all(_real(source) != _real(other) for other in sources):
             sources.append(source)
