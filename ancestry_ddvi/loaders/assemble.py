@@ -62,7 +62,9 @@ class Assembler:
         if end > len(self._buffer):
             step = max(len(self._buffer) // _GROWTH, _MIN_GROWTH // max(1, self.n_samples), 1)
             # Nobody else holds the buffer, so no reference is left behind.
-            self._buffer.resize((max(end, len(self._buffer) + step), self.n_samples), refcheck=False)
+            self._buffer.resize(
+                (max(end, len(self._buffer) + step), self.n_samples), refcheck=False
+            )
         self._buffer[self._n_variants : end] = dosage
         self._n_variants = end
         for contig, position, *text in rows:

@@ -154,9 +154,7 @@ class HtslibSource(Source):
                     raise self._record_error(number) from fault
                 yield record
 
-    def _take(
-        self, record: Any, number: int, selection: Selection, open_block: _OpenBlock
-    ) -> None:
+    def _take(self, record: Any, number: int, selection: Selection, open_block: _OpenBlock) -> None:
         """Take a record's variants, or count why not."""
         try:
             site = (
@@ -289,9 +287,7 @@ def _calls(record: Any, n_alts: int, selection: Selection) -> dict[int, np.ndarr
             return NOT_DIPLOID
         first = alleles[:, 0]
         second = alleles[:, 1] if alleles.shape[1] > 1 else np.full_like(first, -2)
-        return {
-            alt: dosage_of(first, second, alt, selection.calls) for alt in range(1, n_alts + 1)
-        }
+        return {alt: dosage_of(first, second, alt, selection.calls) for alt in range(1, n_alts + 1)}
     if n_alts != 1:  # neither DS nor GP says which alleles the dosage is of
         return NO_GT
     dosage = _imputed(record, keys)

@@ -74,9 +74,7 @@ class Plink1Source(Source):
         self._checksum = hashlib.sha256()
         fam = _table(self._files[".fam"], self._checksum)
         self._bim = _table(self._files[".bim"], self._checksum)
-        self._by_variant = _check_bed(
-            self._files[".bed"], len(fam), len(self._bim), self._checksum
-        )
+        self._by_variant = _check_bed(self._files[".bed"], len(fam), len(self._bim), self._checksum)
         self.path = self._files[".bed"].path
         self.family_id = tuple(fields[0] for fields in fam)
         self.sample_id = tuple(fields[1] for fields in fam)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ancestry_ddvi.genotypes import bare_contig
-from ancestry_ddvi.loaders.regions import RegionSet
 from ancestry_ddvi.loaders.lists import VariantList
+from ancestry_ddvi.loaders.regions import RegionSet
 
 # Keys of `GenotypeMatrix.left_out`, in the order they are tried.
 NOT_AUTOSOMAL = "not on an autosome"

@@ -18,13 +18,11 @@ from sys import intern
 
 import numpy as np
 
-from ancestry_ddvi.errors import InputError
 from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.source import (
     NO_GT,
     Block,
-    CallRule,
     Progress,
     Selection,
     Site,

@@ -1,35 +1,17 @@
-"""Our own cache: everything of a GenotypeMatrix in one .npz, quick to write and to read.
-
-A zip of .npy arrays, none of them pickled (read it with `allow_pickle=False`):
-
-    dosage    (n_variants, ceil(n_samples / 4)) uint8: four samples a byte, the first in the lowest
-              two bits, as 0, 1 or 2 copies of ALT, 3 missing; bits behind the last sample are 0
-    position  (n_variants,) int64
-    contig    (n_variants,) int32: index into `contigs` of the text
-    text      (n_bytes,) uint8: JSON in ASCII, an object with `contigs`, `id`, `ref`, `alt` (a list
-              each; one a variant, but for `contigs`), `sample_id`, `family_id` (a list or null),
-              `source`, `left_out`
-    format    (2,) int64: FORMAT_VERSION, n_samples
-    sha256    (32,) uint8: `content_digest` of the others
-
-A reader checks `format`, then `sha256`, and only then uses the rest.
-"""
+"""Our own cache, in the format that `loaders/cache.py` describes and reads."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.loaders.cache import FORMAT_VERSION, content_digest
 from ancestry_ddvi.writers.blocks import iter_codes
-
-FORMAT_VERSION = 1
 
 
 def check_cache(genotypes: GenotypeMatrix, path: str | os.PathLike[str]) -> None:
@@ -59,16 +41,6 @@ def write_cache(genotypes: GenotypeMatrix, files: list[Path]) -> None:
     digest = np.frombuffer(content_digest(arrays), np.uint8)
     with open(files[0], "wb") as file:  # a name would be given the suffix .npz
         np.savez(file, allow_pickle=False, sha256=digest, **arrays)
-
-
-def content_digest(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """SHA-256 of name, type, shape and bytes of all arrays but `sha256`, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(set(arrays) - {"sha256"}):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.digest()
 
 
 def _packed(genotypes: GenotypeMatrix) -> np.ndarray:

@@ -1,0 +1,124 @@
+"""Our own cache: everything of a GenotypeMatrix in one .npz, quick to write and to read.
+
+A zip of .npy arrays, none of them pickled:
+
+    dosage    (n_variants, ceil(n_samples / 4)) uint8: four samples a byte, the first in the lowest
+              two bits, as 0, 1 or 2 copies of ALT, 3 missing; bits behind the last sample are 0
+    position  (n_variants,) int64
+    contig    (n_variants,) int32: index into `contigs` of the text
+    text      (n_bytes,) uint8: JSON in ASCII, an object with `contigs`, `id`, `ref`, `alt` (a list
+              each; one a variant, but for `contigs`), `sample_id`, `family_id` (a list or null),
+              `source`, `left_out`
+    format    (2,) int64: FORMAT_VERSION, n_samples
+    sha256    (32,) uint8: `content_digest` of the others
+
+A reader checks `format`, then `sha256`, and only then uses the rest. `writers/cache.py` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ancestry_ddvi.genotypes import MISSING
+from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile
+from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
+
+FORMAT_VERSION = 1
+
+_NAMES = ("contig", "dosage", "format", "position", "sha256", "text")
+_BLOCK_BYTES = 2**24
+_DOSAGE = np.array([0, 1, 2, MISSING], dtype=np.int8)
+# Of every byte, the dosages of its four samples.
+_FOUR = _DOSAGE[(np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3]
+
+
+def is_cache(path: str | os.PathLike[str]) -> bool:
+    """Whether a zip holds the arrays of a cache."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {f"{name}.npy" for name in _NAMES} <= set(file.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def content_digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of name, type, shape and bytes of all arrays but `sha256`, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(set(arrays) - {"sha256"}):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.digest()
+
+
+class CacheSource(Source):
+    """A .npz that `ancestry-ddvi convert` wrote.
+
+    Raises
+    ------
+    GenotypeFileError
+        If it is damaged, or of a later version.
+    """
+
+    format = "npz"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = str(path)
+        self._file = CheckedFile(path)
+        for _ in self._file.text():  # to the end, for the checksum
+            pass
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _NAMES}
+        except (OSError, ValueError, KeyError, EOFError, MemoryError) as fault:
+            raise self._file.fail(f"is damaged ({fault}); {COPY_AGAIN}") from fault
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as fault:
+            raise self._file.fail(f"is damaged ({fault}); {COPY_AGAIN}") from fault
+        if arrays["format"].shape != (2,) or arrays["format"].dtype != np.int64:
+            raise self._file.fail(f"is damaged (its format is no pair of numbers); {COPY_AGAIN}")
+        version, n_samples = map(int, arrays["format"])
+        if version != FORMAT_VERSION:
+            raise self._file.fail(
+                f"is a cache of version {version}, and this program reads {FORMAT_VERSION}; update "
+                "it, or convert the original file again"
+            )
+        if arrays["sha256"].tobytes() != content_digest(arrays):
+            raise self._file.fail(f"is damaged (its checksum does not match); {COPY_AGAIN}")
+        text: dict[str, Any] = json.loads(arrays["text"].tobytes())
+        self._packed, self._n_samples = arrays["dosage"], n_samples
+        self._position = arrays["position"]
+        self._contig = [text["contigs"][at] for at in arrays["contig"]]
+        self._text = tuple(text[name] for name in ("id", "ref", "alt"))
+        self.sample_id = tuple(text["sample_id"])
+        self.family_id = None if text["family_id"] is None else tuple(text["family_id"])
+
+    def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
+        """Yield the variants taken; see `Source`."""
+        samples = slice(None) if selection.samples is None else selection.samples
+        width = max(1, _BLOCK_BYTES // max(1, self._n_samples))
+        n_variants = len(self._contig)
+        for start in range(0, n_variants, width):
+            rows: list[Site] = []
+            index = []
+            for at in range(start, min(start + width, n_variants)):
+                name, ref, alt = (column[at] for column in self._text)
+                site = (self._contig[at], int(self._position[at]), name, ref)
+                if selection.sites.take(*site, (alt,)):
+                    rows.append((*site, alt))
+                    index.append(at)
+            if rows:
+                dosage = _FOUR[self._packed[index]].reshape(len(index), -1)[:, : self._n_samples]
+                yield Block(rows, dosage[:, samples])
+            report(min(1.0, (start + width) / n_variants))
+
+    def sha256(self) -> str:
+        """Of the file."""
+        return self._file.sha256
