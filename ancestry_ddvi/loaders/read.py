@@ -27,7 +27,7 @@ from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders.assemble import Assembler
 from ancestry_ddvi.loaders.containers import PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
-from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL
+from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL, NOT_OF_MODEL
 from ancestry_ddvi.loaders.source import NO_GT, Progress, Selection, Source
 
 STANDARD_INPUT = "-"
@@ -242,7 +242,8 @@ class _Reading:
     @property
     def sample_id(self) -> np.ndarray:
         """(n_samples,) of those to take."""
-        return np.array(self.sources[0].sample_id)[self.orders[0]]
+        taken: np.ndarray = np.array(self.sources[0].sample_id)[self.orders[0]]
+        return taken
 
     @property
     def name(self) -> str:
@@ -309,6 +310,11 @@ class _Reading:
                 "with called genotypes"
             )
         reasons = ", ".join(f"{n} {reason}" for reason, n in funnel.most_common())
+        if funnel[NOT_OF_MODEL] and not n_taken:
+            return NotEnoughDataError(
+                f"{self.name}: none of its {n_records} variants is one of the model ({reasons}); "
+                "check that genome build and contig names agree with the model's"
+            )
         if n_taken:
             return NotEnoughDataError(
                 f"{self.name}: the filters leave none of {n_records} variants ({reasons}); loosen "

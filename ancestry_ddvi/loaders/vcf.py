@@ -294,7 +294,8 @@ class _Reader:
         n = self.n_samples
         if n_keys == 1 and end - start == 4 * n - 1:
             # Calls of three bytes each, if they are what they seem: that is checked with them.
-            return view[start : end + 1].view("<u4")
+            regular: np.ndarray = view[start : end + 1].view("<u4")
+            return regular
         cells = view[start:end]
         starts = np.concatenate([[0], np.flatnonzero(cells == 9) + 1])
         if len(starts) != n:
@@ -311,7 +312,7 @@ class _Reader:
             raise _UnusualError
         words = (words & _THREE_BYTES) | _TAB
         words[alone] = _MISSING_CALL
-        return words
+        return np.asarray(words)
 
     def _close(self) -> Block:
         """Decode what was taken since the last block."""
@@ -369,7 +370,8 @@ def _count_keys(keys: bytes) -> int:
 
 def _ends(byte: np.ndarray) -> np.ndarray:
     """Whether a byte can stand behind a call."""
-    return (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+    ends: np.ndarray = (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+    return ends
 
 
 def _alleles(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

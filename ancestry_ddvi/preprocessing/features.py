@@ -192,23 +192,25 @@ class FeatureExtractor:
             raise NotEnoughDataError(
                 f"{genotypes.name}: {n_train} of {n_allowed} training samples have a call rate of "
                 f"at least {config.min_sample_call_rate:g}, and {MIN_SAMPLES} are needed to learn "
-                "from; lower --min-sample-call-rate, hold out fewer or use a better-called file"
+                "from; raise --mind, hold out fewer or use a better-called file"
             )
         rows = np.flatnonzero(self.trained_on)
-        dosage = genotypes.dosage if n_train == genotypes.n_samples else genotypes.dosage[rows]
-        counts = VariantCounts.of(dosage)
+        some = None if n_train == genotypes.n_samples else rows
+        counts = VariantCounts.of(genotypes.dosage, some)
         keep, self.funnel = filter_variants(
             counts, min_call_rate=config.min_call_rate, min_maf=config.min_maf
         )
         progress("prune linked variants")
         kept = np.flatnonzero(keep)
         unlinked = prune(
-            dosage[:, kept],
+            genotypes.dosage,
             genotypes.variants.iloc[kept],
             counts.maf[kept],
             window=config.ld_window,
             step=config.ld_step,
             max_r2=config.ld_max_r2,
+            rows=some,
+            columns=kept,
         )
         self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
         kept = kept[unlinked]
@@ -218,7 +220,7 @@ class FeatureExtractor:
             raise NotEnoughDataError(
                 f"{genotypes.name}: {len(kept)} of {genotypes.n_variants} variants are left after "
                 f"the filters, and {2 * n_components} are needed ({taken or 'none filtered'}); "
-                "loosen --min-maf, --min-call-rate or --ld-r2, or use a file with more variants"
+                "loosen --maf, --geno or --ld-r2, or use a file with more variants"
             )
         self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
         self.allele_frequency = counts.allele_frequency[kept]

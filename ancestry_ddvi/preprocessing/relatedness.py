@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ancestry_ddvi.genotypes import MISSING
+from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.preprocessing.filters import VariantCounts, filter_variants, sample_call_rate
 
 TILE = (1024, 2048)
 """Samples and variants multiplied at a time: some 100 MB, whatever the number of samples."""
@@ -223,3 +224,80 @@ def unrelated(
     for i in reversed(gone):
         keep[i] = not any(keep[j] for j in relatives[i])
     return keep
+
+
+# What a default run looks for.
+
+MAX_SAMPLES = 20_000
+"""More are not compared, each with each, unless it is asked for."""
+
+_MAX_VARIANTS = 20_000  # an error of kinship of .01; more would only take longer
+_FIRST_DEGREE = DEGREES[1][0]
+_FEW, _TOO_FEW = 5_000, 2_000  # variants that tell second degree from noise, and first
+
+
+@dataclass(frozen=True)
+class Relatives:
+    """Close relatives, and whom to leave out so that none are left.
+
+    Attributes
+    ----------
+    pairs
+        All that were found among the samples, most closely related first.
+    min_kinship
+        From which kinship on: that asked for, or more where variants are few; inf if they are too
+        few to tell.
+    left_out
+        (n_samples,) bool.
+    """
+
+    pairs: RelatedPairs
+    min_kinship: float
+    left_out: np.ndarray
+
+
+def find_relatives(
+    genotypes: GenotypeMatrix,
+    train: np.ndarray,
+    *,
+    min_kinship: float,
+    min_call_rate: float,
+    min_maf: float,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Relatives:
+    """Find close relatives, and the samples of `train` to leave out so that none are left in it.
+
+    Parameters
+    ----------
+    genotypes
+        All samples; up to 20,000 common variants, evenly taken, are looked at.
+    train
+        (n_samples,) bool: samples that would be learnt from. A pair that is not all in it leaves
+        nobody out.
+    min_kinship
+        KING-robust kinship from which a pair counts.
+    min_call_rate, min_maf
+        What makes a variant fit for it, in `train`.
+    """
+    rows = np.flatnonzero(train)
+    counts = VariantCounts.of(genotypes.dosage, None if train.all() else rows)
+    keep, _ = filter_variants(counts, min_call_rate=min_call_rate, min_maf=min_maf)
+    fit = np.flatnonzero(keep)
+    if len(fit) < _TOO_FEW:
+        nobody = np.zeros(0, dtype=np.int64)
+        pairs = RelatedPairs(nobody, nobody, np.zeros(0), len(fit))
+        return Relatives(pairs, np.inf, np.zeros(genotypes.n_samples, dtype=bool))
+    if len(fit) < _FEW:
+        min_kinship = max(min_kinship, _FIRST_DEGREE)
+    fit = fit[np.unique(np.linspace(0, len(fit) - 1, _MAX_VARIANTS).round().astype(int))]
+    pairs = related_pairs(
+        genotypes.dosage, min_kinship=min_kinship, variants=fit, progress=progress
+    )
+    inside = train[pairs.first] & train[pairs.second]
+    left_out = np.zeros(genotypes.n_samples, dtype=bool)
+    if inside.any():
+        within = RelatedPairs(
+            pairs.first[inside], pairs.second[inside], pairs.kinship[inside], len(fit)
+        )
+        left_out = ~unrelated(within, genotypes.n_samples, sample_call_rate(genotypes))
+    return Relatives(pairs, min_kinship, left_out)
