@@ -449,7 +449,8 @@ def _flag(name: str) -> str:
 
 
 def _check_ranges(values: dict[str, float]) -> None:
-    for name, (least, most) in RANGES.items():
+    for name in RANGES.keys() & values.keys():
+        least, most = RANGES[name]
         if not least <= values[name] <= most:  # true of nan as well
             to = f"from {least} to {most}" if most < math.inf else f"at least {least}"
             raise OptionError(f"{_flag(name)} must be {to}, not {values[name]}")

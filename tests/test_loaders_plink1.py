@@ -96,7 +96,7 @@ def test_its_content_decides(tmp_path: Path, cut: Cut) -> None:
     assert read_genotypes(vcf).source["format"].startswith("VCF")
     intervals = tmp_path / "z.bed"
     intervals.write_text("chr1\t100\t200\n")
-    with pytest.raises(GenotypeFileError, match="not a VCF"):
+    with pytest.raises(GenotypeFileError, match="no genotype file"):
         read_genotypes(intervals)
     with pytest.raises(GenotypeFileError, match="no such file"):
         read_genotypes(tmp_path / "absent")

