@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -49,6 +50,13 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
+"""
+
+INSPECT_EXAMPLES = """\b
+Examples:
+  ancestry-ddvi inspect genotypes.vcf.gz
+  ancestry-ddvi inspect chr*.vcf.gz --json > inspection.json
+  ancestry-ddvi inspect array.bed --compare exomes.vcf.gz
 """
 
 
@@ -210,6 +218,40 @@ def embed(
         _print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
+@cli.command(epilog=INSPECT_EXAMPLES)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OTHER",
+    help="Genotypes of the same samples: say how well they agree, and which ids are swapped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result and errors.")
+def inspect(files: tuple[Path, ...], compare: Path | None, as_json: bool, quiet: bool) -> None:
+    """Say what genotype files are, and what embed would do with them; nothing is written.
+
+    FILES are one file, or several of the same samples, such as one per chromosome.
+    """
+    _limit_threads(1)
+    from ancestry_ddvi.inspection import inspect_files
+    from ancestry_ddvi.loaders import ReadOptions
+
+    inspection = inspect_files(
+        files,
+        ReadOptions(),
+        other=compare,
+        console=Console(Verbosity.QUIET if quiet else Verbosity.NORMAL),
+    )
+    text = inspection.as_json() if as_json else inspection.table(_columns())
+    _print(text, "free space there, or pipe it elsewhere")
+
+
+def _columns() -> int:
+    """Width of the terminal; 100 where there is none."""
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
 def default_out(genotypes: Path) -> Path:
     """The input's name without suffixes, plus .ddvi, in the current folder."""
     name = genotypes.name
@@ -249,15 +291,16 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _print(text: str) -> None:
+def _print(
+    text: str, remedy: str = "the results are written, and run.json holds the same figures"
+) -> None:
     try:
         click.echo(text)
     except OSError as error:
         hush(sys.stdout)
         if not isinstance(error, BrokenPipeError):  # a reader who left has seen enough
             raise OutputError(
-                f"standard output: the summary cannot be written ({error.strerror}); the results "
-                "are written, and run.json holds the same figures"
+                f"standard output: the summary cannot be written ({error.strerror}); {remedy}"
             ) from error
 
 

@@ -34,7 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimator": {"ddvi"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "pipeline": {*_RUN, "provenance"},
-    "cli": {*_RUN, "provenance", "pipeline"},
+    "reference_sites": {"genotypes"},
+    "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
+    "cli": {*_RUN, "provenance", "pipeline", "inspection"},
     "__main__": {"cli"},
 }
 """Room -> the rooms below it that it knows. A new room is added here, with its place."""

@@ -222,7 +222,7 @@ class FeatureExtractor:
             counts, min_call_rate=config.min_call_rate, min_maf=config.min_maf
         )
         progress("prune linked variants")
-        kept = np.flatnonzero(keep)
+        kept: np.ndarray = np.flatnonzero(keep)
         unlinked = prune(
             dosage[:, kept],
             genotypes.variants.iloc[kept],
