@@ -32,6 +32,7 @@ from ancestry_ddvi.preprocessing.filters import VariantCounts, column_blocks, sa
 from ancestry_ddvi.preprocessing.relatedness import (
     DEGREES,
     RelatedPairs,
+    detectable_kinship,
     related_pairs,
     unrelated,
 )
@@ -50,7 +51,7 @@ from ancestry_ddvi.reference_sites import (
     reference_sites,
 )
 
-DUPLICATE, _, SECOND_DEGREE, _ = (least for least, _ in DEGREES)
+DUPLICATE, FIRST_DEGREE, SECOND_DEGREE, _ = (least for least, _ in DEGREES)
 
 N_NAMED = 5
 """Samples and variants named where there are more."""
@@ -58,10 +59,8 @@ N_NAMED = 5
 BADLY_CALLED = 0.1
 """A sample with a larger share of missing genotypes is counted as badly called."""
 
-MIN_VARIANTS_FOR_KINSHIP = 500
 KINSHIP_WORK = 10**12
-"""Kinship from fewer variants is noise; n_samples^2 n_variants is kept below the second, some ten
-seconds, by a thinner choice of variants, down to the first."""
+"""n_samples^2 n_variants, some ten seconds, above which fewer variants are looked at."""
 
 MIN_SITES = 20
 """Two samples that share fewer sites are not compared."""
@@ -136,7 +135,7 @@ class Relatives:
     Attributes
     ----------
     min_kinship
-        Least KING-robust kinship of a pair.
+        Least KING-robust kinship of a pair: what was asked for, or what so few variants can show.
     n_pairs
         Pairs of at least that kinship.
     n_variants
@@ -501,10 +500,12 @@ def preview_embed(
     relatives: Relatives | None = None
     left_out = np.zeros(genotypes.n_samples, dtype=bool)
     if columns is not None:
+        # Few variants make first cousins of strangers, who would be left out for it.
+        least = max(max_kinship, detectable_kinship(len(columns)))
         pairs = related_pairs(
-            genotypes.dosage, min_kinship=max_kinship, variants=columns, progress=progress
+            genotypes.dosage, min_kinship=least, variants=columns, progress=progress
         )
-        relatives = _relatives(pairs, sample_id, max_kinship)
+        relatives = _relatives(pairs, sample_id, least)
         if kept is not None and trained_on is not None:
             left_out = trained_on & ~_without_relatives(pairs, trained_on, genotypes)
     if left_out.any():
@@ -528,13 +529,18 @@ def preview_embed(
 
 
 def _columns_for_kinship(genotypes: GenotypeMatrix, kept: np.ndarray | None) -> np.ndarray | None:
-    """Indices of the variants to look for relatives at; None if that would say little or take long.
+    """Indices of the variants to look for relatives at; None if not even twins would be found.
 
-    Files too small to learn from have no choice of variants; all of them are taken then.
+    All that vary where embed would choose none, or few: pruning leaves little of a few samples.
     """
-    columns = np.arange(genotypes.n_variants) if kept is None else kept
-    most = KINSHIP_WORK // max(genotypes.n_samples, 1) ** 2
-    if min(len(columns), most) < MIN_VARIANTS_FOR_KINSHIP or genotypes.n_samples < 2:
+    if genotypes.n_samples < 2:
+        return None
+    if kept is not None and detectable_kinship(len(kept)) <= FIRST_DEGREE:
+        columns = kept
+    else:
+        columns = np.flatnonzero(VariantCounts.of(genotypes.dosage).varies)
+    most = KINSHIP_WORK // genotypes.n_samples**2
+    if detectable_kinship(min(len(columns), most)) > DUPLICATE:
         return None
     if len(columns) > most:
         columns = columns[np.linspace(0, len(columns) - 1, most).astype(np.int64)]
@@ -854,7 +860,7 @@ def _sample_rows(it: Inspection) -> list[tuple[str, str]]:
         ("  duplicates or twins", f"{n_twice:,} pairs" + (f": {twice}" if n_twice else "")),
         (
             "  relatives",
-            f"{related.n_pairs:,} pairs of kinship {related.min_kinship:g} or more "
+            f"{related.n_pairs:,} pairs of kinship {related.min_kinship:.3g} or more "
             f"(KING-robust, {related.n_variants:,} variants)",
         ),
     ]
