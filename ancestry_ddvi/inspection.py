@@ -362,21 +362,20 @@ def inspect_files(
         If a file cannot be read, or two share too few sites to compare.
     """
     console = console or Console(Verbosity.QUIET)
-    given = [os.fspath(path) for path in paths]
-    if not given:
+    if not paths:
         raise GenotypeFileError("no genotype file was given; name one")
-    compared = [] if other is None else [os.fspath(other)]
-    with spooled([*given, *compared]) as names:
+    given = [os.fspath(path) for path in (*paths, *([] if other is None else [other]))]
+    with spooled(given) as names:
         sources = [open_source(name) for name in names]
-        mine, theirs = sources[: len(given)], sources[len(given) :]
+        mine, theirs = sources[: len(paths)], sources[len(paths) :]
         with console.stage("read genotypes") as update:
-            genotypes = read_sources(mine, options, update)
+            genotypes = _named_as_given(read_sources(mine, options, update), names, given)
         lengths = contig_lengths(mine)
         with console.stage("look at them") as update:
             inspection = inspect_genotypes(genotypes, lengths, config=config, progress=update)
         if theirs:
             with console.stage("read the other genotypes") as update:
-                others = read_sources(theirs, options, update)
+                others = _named_as_given(read_sources(theirs, options, update), names, given)
             build = detect_build(others.variants, contig_lengths(theirs))
             with console.stage("compare") as update:
                 comparison = compare_genotypes(
@@ -384,6 +383,19 @@ def inspect_files(
                 )
             inspection = replace(inspection, comparison=comparison)
     return inspection
+
+
+def _named_as_given(
+    genotypes: GenotypeMatrix, names: Sequence[str], given: Sequence[str]
+) -> GenotypeMatrix:
+    """Call the copy of standard input what it is."""
+    for copy in (name for name, typed in zip(names, given, strict=True) if name != typed):
+        genotypes = replace(
+            genotypes,
+            source={k: v.replace(copy, "standard input") for k, v in genotypes.source.items()},
+            notes=tuple(note.replace(copy, "standard input") for note in genotypes.notes),
+        )
+    return genotypes
 
 
 def inspect_genotypes(
@@ -851,7 +863,8 @@ def _sample_rows(it: Inspection) -> list[tuple[str, str]]:
     if it.n_families is not None:
         rows.append(("  families", f"{it.n_families:,}"))
     if (related := it.relatives) is None:
-        rows.append(("  relatives", "not looked for: one sample, too many, or too few variants"))
+        if it.n_samples > 1:
+            rows.append(("  relatives", "not looked for: too few variants, or too many samples"))
         return rows
     n_twice = len(related.duplicates)
     twice = ", ".join(f"{a}{_NO_BREAK}={_NO_BREAK}{b}" for a, b, _ in related.duplicates[:N_NAMED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from cli_helpers import run_cli
+from cli_helpers import command, environment, run_cli
 from conftest import Cut
 from helpers import make_variants, vcf_header, write_text, write_vcf
 
@@ -441,6 +442,21 @@ def test_command_takes_several_files(tmp_path: Path) -> None:
     found = inspect_files(paths)
     assert found.by_contig == {"1": 30, "2": 30}
     assert run_cli("inspect", *paths, cwd=tmp_path).returncode == 0
+
+
+def test_command_reads_standard_input(cut: Cut, tmp_path: Path) -> None:
+    with cut.few.open("rb") as file:
+        process = subprocess.run(
+            command("inspect", "-", "--json"),
+            cwd=tmp_path,
+            env=environment(),
+            stdin=file,
+            capture_output=True,
+            check=True,
+        )
+    found = strict(process.stdout.decode())
+    assert found["source"]["path"] == "standard input"
+    assert found["embed"]["message"].startswith("standard input: 10 samples")
 
 
 @pytest.mark.parametrize(
