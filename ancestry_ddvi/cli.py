@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -71,6 +72,13 @@ Examples:
   ancestry-ddvi convert genotypes.vcf.gz genotypes.pgen
   ancestry-ddvi convert chr*.bed all.vcf.gz --maf 0.01
   ancestry-ddvi convert genotypes.bcf genotypes.npz
+"""
+
+INSPECT_EXAMPLES = """\b
+Examples:
+  ancestry-ddvi inspect genotypes.vcf.gz
+  ancestry-ddvi inspect chr*.vcf.gz --json > inspection.json
+  ancestry-ddvi inspect array.bed --compare exomes.vcf.gz
 """
 
 Command = Callable[..., None]
@@ -350,6 +358,45 @@ def embed(
         _print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
+@cli.command(epilog=INSPECT_EXAMPLES)
+@genotype_files
+@reading_options
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OTHER",
+    help="Genotypes of the same samples: say how well they agree, and which ids are swapped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result and errors.")
+@click.pass_context
+def inspect(
+    context: click.Context,
+    /,
+    genotypes: tuple[Path, ...],
+    compare: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Say what genotype files are, and what embed would do with them; nothing is written.
+
+    GENOTYPES is whatever `embed` takes.
+    """
+    _check_ranges(context.params)
+    _limit_threads(1)
+    from ancestry_ddvi.inspection import inspect_files
+
+    inspection = inspect_files(
+        genotypes,
+        _reading(reading),
+        other=compare,
+        console=Console(Verbosity.QUIET if quiet else Verbosity.NORMAL),
+    )
+    text = inspection.as_json() if as_json else inspection.table(_columns())
+    _print(text, "free space there, or pipe it elsewhere")
+
+
 @cli.command(epilog=CONVERT_EXAMPLES)
 @genotype_files
 @click.argument("output", type=click.Path(path_type=Path))
@@ -393,6 +440,11 @@ def convert(
     )
     if not quiet:
         _print("\n".join(map(str, files)))
+
+
+def _columns() -> int:
+    """Width of the terminal; 100 where there is none."""
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
 
 
 def _console(quiet: bool, verbose: bool) -> Console:
@@ -475,15 +527,16 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _print(text: str) -> None:
+def _print(
+    text: str, remedy: str = "the results are written, and run.json holds the same figures"
+) -> None:
     try:
         click.echo(text)
     except OSError as error:
         hush(sys.stdout)
         if not isinstance(error, BrokenPipeError):  # a reader who left has seen enough
             raise OutputError(
-                f"standard output: the summary cannot be written ({error.strerror}); the results "
-                "are written, and run.json holds the same figures"
+                f"standard output: the summary cannot be written ({error.strerror}); {remedy}"
             ) from error
 
 

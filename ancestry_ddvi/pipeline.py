@@ -37,10 +37,10 @@ from ancestry_ddvi.preprocessing.features import (
     Features,
     Matched,
 )
+from ancestry_ddvi.preprocessing.filters import sample_call_rate
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.preprocessing.relatedness import (
     DEGREES,
-    MAX_SAMPLES,
     Relatives,
     find_relatives,
     relation,
@@ -215,13 +215,10 @@ def _find_relatives(
     """Look for close relatives and say what was found; None where it is not looked for."""
     if config.max_kinship >= 1 or genotypes.n_samples < MIN_SAMPLES:
         return None
-    if genotypes.n_samples > MAX_SAMPLES:
-        console.warn(
-            f"{genotypes.n_samples:,} samples are not searched for relatives, which takes the "
-            "square of their number; find them with `plink2 --king-cutoff` and leave them out "
-            "with --remove"
-        )
-        return None
+    # Samples that are badly called are not learnt from in any case.
+    train = train & (sample_call_rate(genotypes) >= config.features.min_sample_call_rate)
+    if not train.any():
+        return None  # said when features are learnt
     with console.stage("find relatives") as update:
         found = find_relatives(
             genotypes,
@@ -233,7 +230,11 @@ def _find_relatives(
         )
     pairs, ids = found.pairs, genotypes.sample_id
     if not np.isfinite(found.min_kinship):
-        console.note(f"{pairs.n_variants:,} common variants are too few to tell relatives")
+        console.warn(
+            f"relatives are not told apart by {pairs.n_variants:,} common variants of "
+            f"{genotypes.n_samples:,} samples; find them with `plink2 --king-cutoff`, and leave "
+            "them out with --remove"
+        )
     elif len(pairs.kinship):
         console.note(
             f"{len(pairs.kinship):,} pairs of close relatives (kinship {found.min_kinship:g} or "

@@ -35,7 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimator": {"ddvi"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "pipeline": {*_RUN, "provenance"},
-    "cli": {*_RUN, "conversion", "provenance", "pipeline"},
+    "reference_sites": {"genotypes"},
+    "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
+    "cli": {*_RUN, "conversion", "inspection", "provenance", "pipeline"},
     "__main__": {"cli"},
 }
 """Room -> the rooms below it that it knows. A new room is added here, with its place."""

@@ -174,6 +174,27 @@ class FeatureExtractor:
             With fewer than 20 samples, or if the filters leave fewer than 2 K variants; the
             message says which filter took how many.
         """
+        kept = self.select(genotypes, train=train, progress=progress)
+        rows = np.flatnonzero(self.trained_on)
+        progress("principal components")
+        return self._decompose(genotypes, rows, kept, self._n_components(len(rows)))
+
+    def select(
+        self,
+        genotypes: GenotypeMatrix,
+        *,
+        train: np.ndarray | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> np.ndarray:
+        """Choose samples and variants to learn from: the part of `fit_transform` before the PCA.
+
+        Parameters and errors are those of `fit_transform`. After an error, `trained_on` and
+        `funnel` hold what was found until then.
+
+        Returns
+        -------
+        (m,) indices of the variants.
+        """
         config = self.config
         if genotypes.n_samples < MIN_SAMPLES:
             raise NotEnoughDataError(
@@ -201,7 +222,7 @@ class FeatureExtractor:
             counts, min_call_rate=config.min_call_rate, min_maf=config.min_maf
         )
         progress("prune linked variants")
-        kept = np.flatnonzero(keep)
+        kept: np.ndarray = np.flatnonzero(keep)
         unlinked = prune(
             genotypes.dosage,
             genotypes.variants.iloc[kept],
@@ -214,7 +235,7 @@ class FeatureExtractor:
         )
         self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
         kept = kept[unlinked]
-        n_components = min(config.n_components, n_train - 2)
+        n_components = self._n_components(n_train)
         if len(kept) < 2 * n_components:
             taken = "; ".join(f"{reason}: {n}" for reason, n in self.funnel.items() if n)
             raise NotEnoughDataError(
@@ -224,8 +245,10 @@ class FeatureExtractor:
             )
         self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
         self.allele_frequency = counts.allele_frequency[kept]
-        progress("principal components")
-        return self._decompose(genotypes, rows, kept, n_components)
+        return kept
+
+    def _n_components(self, n_train: int) -> int:
+        return min(self.config.n_components, n_train - 2)
 
     def fit(
         self,
