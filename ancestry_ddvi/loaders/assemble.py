@@ -67,11 +67,12 @@ class Assembler:
             )
         self._buffer[self._n_variants : end] = dosage
         self._n_variants = end
-        for contig, position, *text in rows:
-            self._contig.append(contig)
-            self._position.append(position)
-            for column, value in zip(self._text, text, strict=True):
-                column.append(value)
+        if rows:
+            contig, position, *text = zip(*rows, strict=True)
+            self._contig += contig
+            self._position.extend(position)
+            for column, values in zip(self._text, text, strict=True):
+                column += values
 
     def _filter(self, dosage: np.ndarray) -> np.ndarray | None:
         """(n_rows,) bool: the variants to keep; None for all."""
