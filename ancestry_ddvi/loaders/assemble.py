@@ -21,7 +21,7 @@ from ancestry_ddvi.loaders.source import Block
 from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.hardy_weinberg import hardy_weinberg_p
 
-_MIN_GROWTH = 2**24  # bytes
+_MIN_GROWTH = 2**22  # bytes
 _GROWTH = 8  # by an eighth of what is held
 
 

@@ -35,8 +35,8 @@ CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;
 DOSAGE_KEYS = frozenset((b"DS", b"GP"))
 
 _N_FIXED = len(FIXED_COLUMNS)
-_CHUNK = 2**22
-_BLOCK_BYTES = 2**21  # of calls decoded together: what a core's cache holds
+_CHUNK = 2**18  # of text, and
+_BLOCK_BYTES = 2**18  # of calls, decoded together: what a core's cache holds
 _START = 256  # the first nine columns are mostly shorter than this
 
 # A call as one little-endian word: allele, separator, allele, and the tab behind it.
@@ -210,7 +210,7 @@ class _Reader:
         self.at_end = True
 
     def _chunks(self) -> Iterator[bytes]:
-        """Whole lines of records, a few MiB at a time."""
+        """Whole lines of records, a few hundred KiB at a time."""
         text = self.file.text()
         head = b""
         # The header has been looked at before: skip it.
