@@ -17,7 +17,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from sys import intern
 
@@ -81,89 +80,91 @@ class Plink1Source(Source):
         prefix = Path(prefix)
         self._files = {suffix: CheckedFile(_beside(prefix, suffix)) for suffix in SUFFIXES}
         self._checksum = hashlib.sha256()
-        fam = _table(self._files[".fam"], self._checksum)
-        self._bim = _table(self._files[".bim"], self._checksum)
-        self._by_variant = _check_bed(self._files[".bed"], len(fam), len(self._bim), self._checksum)
+        fam = list(_rows(self._files[".fam"]))
+        self._checksum.update(self._files[".fam"].sha256.encode())
+        self._n_variants = _count(self._files[".bim"], self._checksum)
+        self._by_variant = _check_bed(
+            self._files[".bed"], len(fam), self._n_variants, self._checksum
+        )
         self.path = self._files[".bed"].path
         self.family_id = tuple(fields[0] for fields in fam)
         self.sample_id = tuple(fields[1] for fields in fam)
 
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """Yield the variants taken; see `Source`."""
-        rows, index = self._sites(selection.sites)
         samples = slice(None) if selection.samples is None else selection.samples
         read = self._read_by_variant if self._by_variant else self._read_by_sample
-        done = 0
-        for dosage in read(index, samples):
-            yield Block(rows[done : done + len(dosage)], dosage)
-            done += len(dosage)
-            report(done / len(index))
+        for rows, index in self._sites(selection.sites):
+            yield Block(rows, read(np.array(index), samples))
+            report((index[-1] + 1) / self._n_variants)
 
-    def _read_by_variant(
-        self, index: np.ndarray, samples: slice | np.ndarray
-    ) -> Iterator[np.ndarray]:
-        """Yield (k, n_selected) dosages of the variants `index`, rising, in order."""
+    def _read_by_variant(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
+        """(k, n_selected) dosages of the variants `index`, rising and close together."""
         n_samples = len(self.sample_id)
         row_bytes = -(-n_samples // 4)
-        width = max(1, _BLOCK_BYTES // n_samples)
-        borders = np.searchsorted(index, np.arange(0, len(self._bim) + width, width))
+        here = index - index[0]
+        size = (int(here[-1]) + 1) * row_bytes
         with open(self.path, "rb") as file:
-            for start, stop in pairwise(borders.tolist()):
-                if start == stop:
-                    continue
-                here = index[start:stop] - index[start]
-                file.seek(_HEADER_BYTES + int(index[start]) * row_bytes)
-                size = (int(here[-1]) + 1) * row_bytes
-                data = file.read(size)
-                if len(data) < size:
-                    raise self._files[".bed"].fail(
-                        "is shorter than a moment ago; read it again once nothing writes to it"
-                    )
-                packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
-                if len(here) < len(packed):
-                    packed = packed[here]
-                yield _OF_BYTE[packed].view(np.int8)[:, :n_samples][:, samples]
+            file.seek(_HEADER_BYTES + int(index[0]) * row_bytes)
+            data = file.read(size)
+        if len(data) < size:
+            raise self._changed(".bed")
+        packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
+        if len(here) < len(packed):
+            packed = packed[here]
+        dosage: np.ndarray = _OF_BYTE[packed].view(np.int8)[:, :n_samples][:, samples]
+        return dosage
 
-    def _read_by_sample(
-        self, index: np.ndarray, samples: slice | np.ndarray
-    ) -> Iterator[np.ndarray]:
-        """As `_read_by_variant`, a few large blocks: each walks through the whole file."""
+    def _read_by_sample(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
+        """The same of any variants; walks through the whole file."""
         from bed_reader import open_bed
 
-        width = max(1, _BLOCK_BYTES // len(self.sample_id), -(-len(index) // _PASSES))
         with open_bed(
             self.path,
             iid_count=len(self.sample_id),
-            sid_count=len(self._bim),
+            sid_count=self._n_variants,
             properties={"iid": None, "sid": None},
             num_threads=1,
         ) as bed:
-            for start in range(0, len(index), width):
-                part = bed.read(
-                    np.s_[samples, index[start : start + width]], dtype="int8", order="F"
-                ).T
-                # bed-reader's code of a missing genotype in int8 is -127.
-                yield np.maximum(part, MISSING, out=part)
+            dosage: np.ndarray = bed.read(np.s_[samples, index], dtype="int8", order="F").T
+        # bed-reader's code of a missing genotype in int8 is -127.
+        return np.maximum(dosage, MISSING, out=dosage)
 
     def sha256(self) -> str:
         """Of the digests of the three files."""
         return self._checksum.hexdigest()
 
-    def _sites(self, sites: SiteRule) -> tuple[list[Site], np.ndarray]:
-        """The variants taken, and their places in the .bim."""
+    def _sites(self, sites: SiteRule) -> Iterator[tuple[list[Site], list[int]]]:
+        """Yield the variants taken and their places in the .bim, a block of the .bed at a time."""
+        width = max(1, _BLOCK_BYTES // len(self.sample_id))
+        if not self._by_variant:
+            width = max(width, -(-self._n_variants // _PASSES))
         rows: list[Site] = []
-        index = []
-        for number, (contig, name, _, position, alt, ref) in enumerate(self._bim):
+        index: list[int] = []
+        number = -1
+        for number, fields in enumerate(_rows(self._files[".bim"])):
+            contig, name, _, position, alt, ref = fields
             if not _WHOLE_NUMBER.fullmatch(position):
                 raise self._files[".bim"].fail(
                     f"variant {number + 1} ({name}) has position {position!r}, which is no whole "
                     "number; correct it"
                 )
+            if index and number >= index[0] + width:
+                yield rows, index
+                rows, index = [], []
             site = (intern(contig), int(position), name, intern(ref.upper()))
             if sites.take(*site, (alt,)):
                 rows.append((*site, intern(alt.upper())))
                 index.append(number)
-        return rows, np.array(index, dtype=int)
+        if number + 1 != self._n_variants:
+            raise self._changed(".bim")
+        if index:
+            yield rows, index
+
+    def _changed(self, suffix: str) -> Exception:
+        return self._files[suffix].fail(
+            "is not what it was a moment ago; read it again once nothing writes to it"
+        )
 
 
 def _beside(prefix: Path, suffix: str) -> Path:
@@ -172,10 +173,10 @@ def _beside(prefix: Path, suffix: str) -> Path:
     return capitals if capitals.exists() and not path.exists() else path
 
 
-def _table(file: CheckedFile, checksum: hashlib._Hash) -> list[list[str]]:
-    """The six fields of each line of a .bim or .fam."""
-    rows = []
+def _rows(file: CheckedFile) -> Iterator[list[str]]:
+    """Yield the six fields of each line of a .bim or .fam."""
     number = 0
+    empty = True
     for line in iter_lines(file.text()):
         number += 1
         fields = line.split()
@@ -184,13 +185,21 @@ def _table(file: CheckedFile, checksum: hashlib._Hash) -> list[list[str]]:
         if len(fields) != 6:
             raise file.fail(f"line {number} has {len(fields)} fields, not 6; correct it")
         try:
-            rows.append([field.decode("utf-8") for field in fields])
+            yield [field.decode("utf-8") for field in fields]
         except UnicodeDecodeError as fault:
             raise file.fail(f"line {number} is not UTF-8; save the file as UTF-8") from fault
-    if not rows:
+        empty = False
+    if empty:
+        raise file.fail(f"has no line with fields; {COPY_AGAIN}")
+
+
+def _count(file: CheckedFile, checksum: hashlib._Hash) -> int:
+    """Lines with fields."""
+    n_lines = sum(1 for line in iter_lines(file.text()) if line.strip())
+    if not n_lines:
         raise file.fail(f"has no line with fields; {COPY_AGAIN}")
     checksum.update(file.sha256.encode())
-    return rows
+    return n_lines
 
 
 def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: hashlib._Hash) -> bool:
