@@ -128,7 +128,8 @@ class Plink1Source(Source):
         ) as bed:
             dosage: np.ndarray = bed.read(np.s_[samples, index], dtype="int8", order="F").T
         # bed-reader's code of a missing genotype in int8 is -127.
-        return np.maximum(dosage, MISSING, out=dosage)
+        np.maximum(dosage, MISSING, out=dosage)
+        return dosage
 
     def sha256(self) -> str:
         """Of the digests of the three files."""
