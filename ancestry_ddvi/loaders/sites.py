@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ancestry_ddvi.genotypes import bare_contig
 from ancestry_ddvi.loaders.lists import VariantList
@@ -121,6 +122,7 @@ class SiteRule:
         return None
 
 
+@lru_cache(maxsize=4096)
 def no_snp(ref: str, alt: str) -> str | None:
     """Why two alleles make no SNP, or None if they do."""
     ref, alt = ref.upper(), alt.upper()
