@@ -37,15 +37,18 @@ def plink1_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .bed does not begin like one.
     """
-    given = Path(path)
-    if given.is_file():
+    # Those of os.path are False, and do not raise, where a path cannot be looked at.
+    given, is_file = Path(path), os.path.isfile(path)
+    if is_file:
         prefix = given.with_suffix("") if given.suffix.lower() in SUFFIXES else None
     else:
-        prefix = None if given.exists() else given
+        prefix = None if os.path.exists(path) else given
     if prefix is None:
         return None
-    bed = given if given.suffix.lower() == ".bed" and given.is_file() else _beside(prefix, ".bed")
     try:
+        bed = given if is_file and given.suffix.lower() == ".bed" else _beside(prefix, ".bed")
+        if not os.path.isfile(bed):  # to open a FIFO would wait for ever
+            return None
         with open(bed, "rb") as file:
             return prefix if file.read(len(MAGIC)) == MAGIC else None
     except (OSError, ValueError):  # no such file, or a path that cannot be one
@@ -129,7 +132,7 @@ class Plink1Source(Source):
 def _beside(prefix: Path, suffix: str) -> Path:
     """PREFIX.suffix; the suffix in capitals if only that exists."""
     path, capitals = Path(f"{prefix}{suffix}"), Path(f"{prefix}{suffix.upper()}")
-    return capitals if capitals.exists() and not path.exists() else path
+    return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
 
 def _table(file: CheckedFile, checksum: hashlib._Hash) -> list[list[str]]:

@@ -48,16 +48,19 @@ def plink2_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .pgen does not begin like one.
     """
-    given = Path(path)
-    if given.is_file():
+    # Those of os.path are False, and do not raise, where a path cannot be looked at.
+    given, is_file = Path(path), os.path.isfile(path)
+    if is_file:
         suffix = _suffix(given)
         prefix = Path(str(given)[: -len(suffix)]) if suffix else None
     else:
-        prefix = None if given.exists() else given
+        prefix = None if os.path.exists(path) else given
     if prefix is None:
         return None
-    pgen = given if given.suffix.lower() == ".pgen" and given.is_file() else _beside(prefix)
     try:
+        pgen = given if is_file and given.suffix.lower() == ".pgen" else _beside(prefix)
+        if not os.path.isfile(pgen):  # to open a FIFO would wait for ever
+            return None
         with open(pgen, "rb") as file:
             return prefix if is_pgen(file.read(3)) else None
     except (OSError, ValueError):  # no such file, or a path that cannot be one
@@ -419,9 +422,9 @@ def _suffix(path: Path) -> str:
 def _beside(prefix: Path, suffix: str = ".pgen") -> Path:
     """PREFIX.suffix; the suffix in capitals if only that exists."""
     path, capitals = Path(f"{prefix}{suffix}"), Path(f"{prefix}{suffix.upper()}")
-    return capitals if capitals.exists() and not path.exists() else path
+    return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
 
 def _pvar_beside(prefix: Path) -> Path:
     plain, packed = _beside(prefix, ".pvar"), _beside(prefix, ".pvar.zst")
-    return packed if packed.exists() and not plain.exists() else plain
+    return packed if os.path.exists(packed) and not os.path.exists(plain) else plain
