@@ -25,6 +25,7 @@ from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.calls import HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import BGZIP, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.guard import GuardedSource
+from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import (
     HARD_CALLED,
     NO_GT,
@@ -40,7 +41,7 @@ from ancestry_ddvi.loaders.source import (
 from ancestry_ddvi.loaders.vcf import (
     CONTIG_PATTERN,
     FIXED_COLUMNS,
-    MAX_POSITION,
+    MAX_DIGITS,
     read_header,
 )
 
@@ -211,7 +212,8 @@ class HtslibSource(Source):
                 return self._file.fail(
                     f"{place}: sample {name} has genotype '{_shown(call)}'; correct it"
                 )
-            if any(int(allele) > n_alts for allele in re.findall(rb"\d+", call)):
+            alleles = re.findall(rb"\d+", call)
+            if any(len(a) > MAX_DIGITS or int(a) > n_alts for a in alleles):
                 has = "one ALT" if n_alts == 1 else f"{n_alts} ALT alleles"
                 return self._file.fail(
                     f"{place}: sample {name} has genotype '{_shown(call)}', but the record has "
@@ -351,7 +353,8 @@ class _Scan:
                     f"has the contig name '{_shown(contig)}', which VCF does not allow; rename it"
                 )
             self.contigs[contig] = None
-        if not (position.isdigit() and int(position) <= MAX_POSITION):
+        is_number = position.isdigit() and len(position) <= MAX_DIGITS
+        if not (is_number and int(position) <= MAX_POSITION):
             return (
                 f"has the position '{_shown(position)}' on contig {_shown(contig)}, which is not a "
                 f"whole number up to {MAX_POSITION}; correct it"

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
+from ancestry_ddvi.loaders.containers import BYTE_ORDER_MARK, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.pgen_header import PgenHeader, is_pgen, read_pgen_header
-from ancestry_ddvi.loaders.sites import SiteRule
+from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
 from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".pgen", ".pvar.zst", ".pvar", ".psam")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _SITE_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT")
 # Without a header line the .pvar is a .bim, and the .psam a .fam.
@@ -230,15 +229,14 @@ def _read_pvar(
             if line.startswith(b"#"):
                 continue
         contig, position, name, ref, alt = where.fields(number, line)
-        if not (position.isascii() and position.lstrip("-").isdigit()):
+        if (at := parse_position(position)) is None:
             raise file.fail(
-                f"line {number} has the position {position[:40]!r}, which is no whole number; "
-                "correct it"
+                f"line {number} has the position {position[:40]!r}, which is no whole number up to "
+                f"{MAX_POSITION}; correct it"
             )
         alts = alt.split(",") if "," in alt else (alt,)
         if len(alts) > 1:
             more_alleles[n_variants] = len(alts) - 1
-        at = int(position)
         for taken in sites.take(contig, at, name, ref, alts):
             # A handful of contigs and alleles repeats in every record: keep each once.
             rows.append(
@@ -377,7 +375,7 @@ def _lines(file: CheckedFile) -> Iterator[bytes]:
     pieces = _unzstd(file) if start == _ZSTD_MAGIC else file.text()
     blank = 0
     for number, line in enumerate(iter_lines(pieces), start=1):
-        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+        if number == 1 and line.startswith(BYTE_ORDER_MARK):
             raise file.fail("begins with a byte-order mark; save it as UTF-8 without BOM")
         if b"\0" in line:
             raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")

@@ -20,6 +20,7 @@ import numpy as np
 
 from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
+from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import (
     NO_GT,
     Block,
@@ -30,7 +31,7 @@ from ancestry_ddvi.loaders.source import (
 )
 
 FIXED_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
-MAX_POSITION = 2**31 - 1
+MAX_DIGITS = 20  # of a number: Python refuses to take one of thousands
 CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 DOSAGE_KEYS = frozenset((b"DS", b"GP"))
 
@@ -261,7 +262,7 @@ class _Reader:
             if contig.startswith(b"#") or not CONTIG_PATTERN.fullmatch(contig):
                 raise _UnusualError
             self._contigs[contig] = intern(contig.decode())
-        if not position.isdigit() or int(position) > MAX_POSITION:
+        if not position.isdigit() or len(position) > MAX_DIGITS or int(position) > MAX_POSITION:
             raise _UnusualError
         n_keys = self._n_keys.get(keys)
         if n_keys is None:
