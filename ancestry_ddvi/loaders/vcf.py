@@ -107,6 +107,8 @@ def read_header(file: CheckedFile, lines: Iterator[bytes]) -> tuple[int, tuple[s
     for number, line in enumerate(lines, start=1):
         if b"\0" in line:
             raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")
+        if b"\r#CHROM" in line:
+            raise file.fail("has lines that end in carriage returns alone; save it with line feeds")
         if line.startswith(b"##"):
             continue
         if line.startswith(b"#CHROM"):
