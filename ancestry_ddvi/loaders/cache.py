@@ -142,7 +142,8 @@ def _checked_text(arrays: Mapping[str, np.ndarray], n_samples: int) -> dict[str,
     shapes = (n_variants, -(-n_samples // 4)), (n_variants,), (n_variants,)
     if n_samples < 1 or (dosage.shape, position.shape, contig.shape) != shapes:
         raise ValueError("its arrays are not of one shape")
-    if (dosage.dtype, position.dtype, contig.dtype) != (np.uint8, np.int64, np.int32):
+    types = dosage.dtype == np.uint8, position.dtype == np.int64, contig.dtype == np.int32
+    if not all(types):
         raise ValueError("its arrays are of other types")
     if n_variants and not 0 <= contig.min() <= contig.max() < n_contigs:
         raise ValueError("a variant is on a contig that it does not name")

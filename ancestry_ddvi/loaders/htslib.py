@@ -178,7 +178,7 @@ class HtslibSource(Source):
             ) from fault
         except _WrongDosageError as fault:
             raise self._file.fail(
-                f"record {number} ({record.CHROM}:{record.POS}): {fault}; correct the record"
+                f"record {number} ({record.CHROM}:{record.POS}): {fault}"
             ) from fault
         except ValueError as fault:  # also a UnicodeDecodeError from cyvcf2
             raise self._record_error(number) from fault
@@ -307,22 +307,31 @@ def _calls(record: Any, n_alts: int, selection: Selection) -> dict[int, np.ndarr
 def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
     """(n_samples,) dosage of the ALT allele from DS or GP; nan where missing."""
     if "DS" in keys:
-        values = np.asarray(record.format("DS"), dtype=float)
-        dosage: np.ndarray = values[:, 0]
+        dosage: np.ndarray = _numbers(record, "DS")[:, 0]
     elif "GP" in keys:
-        values = np.asarray(record.format("GP"), dtype=float)
+        values = _numbers(record, "GP")
         if values.shape[1] != 3:
-            raise _WrongDosageError(f"GP has {values.shape[1]} numbers, not three probabilities")
+            raise _WrongDosageError(f"GP has {values.shape[1]} numbers, not three probabilities; correct it")
         total = values.sum(axis=1)
         bad = (values < 0).any(axis=1) | (np.abs(total - 1) > 0.05)
         if bad.any():
-            raise _WrongDosageError("GP has numbers that are no probabilities, which add up to 1")
+            raise _WrongDosageError("GP has numbers that do not add up to 1; correct them")
         dosage = (values[:, 1] + 2 * values[:, 2]) / total
     else:
         return None
     if ((dosage < 0) | (dosage > 2)).any():
-        raise _WrongDosageError("DS has a number that is not from 0 to 2")
+        raise _WrongDosageError("DS has a number that is not from 0 to 2; correct it")
     return dosage
+
+
+def _numbers(record: Any, key: str) -> np.ndarray:
+    """(n_samples, n) values of a FORMAT key."""
+    values = record.format(key)
+    if getattr(values, "ndim", 0) != 2 or values.dtype.kind not in "if":
+        raise _WrongDosageError(
+            f"the header does not declare {key} as numbers; add its ##FORMAT line, Type=Float"
+        )
+    return np.asarray(values, dtype=float)
 
 
 def hard_call(dosage: np.ndarray, calls: CallRule) -> np.ndarray:
