@@ -266,6 +266,8 @@ class _Reader:
             self._contigs[contig] = intern(contig.decode())
         if not position.isdigit() or len(position) > MAX_DIGITS or int(position) > MAX_POSITION:
             raise _UnusualError
+        if not ref:
+            raise _UnusualError
         n_keys = self._n_keys.get(keys)
         if n_keys is None:
             n_keys = self._n_keys[keys] = _count_keys(keys)
