@@ -306,9 +306,8 @@ file_case(
 file_case(
     "utf16", Refused(OTHER.format("text in UTF-16", "save it as UTF-8")), GOOD.encode("utf-16")
 )
-CR_PLINK2 = "plink2 of 2022 takes the carriage return for a part of the last sample's name"
-file_case("crlf", READ_GOOD, GOOD.replace("\n", "\r\n"), plink2=CR_PLINK2)
-file_case("crlf_bgzip", READ_GOOD, bgzip(GOOD.replace("\n", "\r\n")), plink2=CR_PLINK2)
+file_case("crlf", READ_GOOD, GOOD.replace("\n", "\r\n"))
+file_case("crlf_bgzip", READ_GOOD, bgzip(GOOD.replace("\n", "\r\n")))
 file_case(
     "carriage_returns_only",
     Refused("has lines that end in carriage returns alone; save it with line feeds"),
@@ -550,12 +549,16 @@ file_case(
     "record",
     "x.vcf",
 )
-record_case("gt_last", between("012"), record("3:0/0", "4:0/1", "5:1/1", format="DP:GT"))
+GT_IN_FRONT = "plink2 looks for GT in front alone, as the specification has it: else it is missing"
+record_case(
+    "gt_last", between("012"), record("3:0/0", "4:0/1", "5:1/1", format="DP:GT"), plink2=GT_IN_FRONT
+)
 record_case(
     "gt_in_the_middle",
     between("01."),
     record("3:0/0:1,2", "4:0/1:3,4", "5", format="DP:GT:AD"),
-    plink2="plink2 of 2022 wants GT first: the specification does",
+    bcftools="bcftools 1.16 prints the call that is not there as -65",
+    plink2=GT_IN_FRONT,
 )
 record_case(
     "gt_as_letters",
@@ -585,7 +588,6 @@ record_case(
     "allele_beyond_no_alt",
     between(),
     record("0/0", "0/1", "0/0", alt="."),
-    slow="the calls of a record that is left out are not looked at by the fast reader",
 )
 record_case(
     "allele_of_twenty_digits",
@@ -598,7 +600,12 @@ record_case(
     record("0/0", "0/" + "9" * 5000, "0/0"),
 )
 MANY = ",".join(["C", "G", "T", *("A" * (i + 2) for i in range(297))])
-record_case("alts_300_skipped", between(), record("0/0", "3/300", "1/1", alt=MANY))
+record_case(
+    "alts_300_skipped",
+    between(),
+    record("0/0", "3/300", "1/1", alt=MANY),
+    plink2="plink2 refuses more than 254 ALT alleles",
+)
 record_case(
     "alts_300_split",
     between("002", "000", "010"),
@@ -615,11 +622,14 @@ record_case(
     options={"multiallelic": "split"},
 )
 record_case("alt_missing", between(), record("0/0", "0/0", "0/0", alt="."))
-record_case("alt_empty", between(), record("0/0", "0/0", "0/0", alt=""))
+NO_ALLELE = "plink2 refuses an empty allele; such a record is left out here"
+record_case("alt_empty", between(), record("0/0", "0/0", "0/0", alt=""), plink2=NO_ALLELE)
 record_case("alt_is_ref", between(), record("0/0", "0/1", "1/1", alt="A"))
-record_case("alt_ends_in_a_comma", between(), record("0/0", "0/1", "1/1", alt="C,"))
+record_case(
+    "alt_ends_in_a_comma", between(), record("0/0", "0/1", "1/1", alt="C,"), plink2=NO_ALLELE
+)
 record_case("ref_n", between(), record("0/0", "0/1", "1/1", ref="N"))
-record_case("ref_empty", between(), record("0/0", "0/1", "1/1", ref=""))
+record_case("ref_empty", between(), record("0/0", "0/1", "1/1", ref=""), plink2=NO_ALLELE)
 record_case("alleles_in_lower_case", between("012"), record("0/0", "0/1", "1/1", ref="a", alt="c"))
 record_case(
     "positions_twice",
@@ -646,6 +656,7 @@ record_case(
     between("100", "012"),
     record("0/1", "0/0", "0/0", contig="2", position="3", id="y"),
     record("0/0", "0/1", "1/1"),
+    plink2="plink2 refuses a contig in two pieces until it has been sorted",
 )
 record_case("contig_not_declared", between("012"), record("0/0", "0/1", "1/1", contig="7"))
 record_case("contig_sexual", between(), record("0/0", "0", "1", contig="X"))
@@ -663,7 +674,6 @@ record_case(
     "format_missing",
     between(),
     record(".", ".", ".", format="."),
-    plink2="to plink2 a record without GT is one of missing genotypes",
 )
 record_case(
     "format_with_an_empty_key",
@@ -714,7 +724,12 @@ record_case(
     between("012"),
     record("0/0", "0/1", "1/1", info="NOTE=" + "x" * 2**20),
 )
-record_case("id_of_70000_letters", between("012"), record("0/0", "0/1", "1/1", id="x" * 70_000))
+record_case(
+    "id_of_70000_letters",
+    between("012"),
+    record("0/0", "0/1", "1/1", id="x" * 70_000),
+    plink2="plink2 refuses an id of more than 16,000 letters",
+)
 record_case(
     "info_and_filter_not_declared",
     between("012"),
@@ -759,16 +774,9 @@ def genotype_case(name: str, expect: Refused | Read, *lines: str, **facts: Any) 
     record_case(name, expect, *lines, group="genotype", **facts)
 
 
-PLOIDY_PLINK2 = "plink2 refuses a file with a call of more than two alleles"
-genotype_case(
-    "tetraploid", between(), record("0/0/0/0", "0/0/0/1", "1/1/1/1"), plink2=PLOIDY_PLINK2
-)
-genotype_case(
-    "triploid_in_one_sample", between(), record("0/0", "0/1", "0/1/1"), plink2=PLOIDY_PLINK2
-)
-genotype_case(
-    "triploid_and_missing", between("01."), record("0/0", "0/1", "./././."), plink2=PLOIDY_PLINK2
-)
+genotype_case("tetraploid", between(), record("0/0/0/0", "0/0/0/1", "1/1/1/1"))
+genotype_case("triploid_in_one_sample", between(), record("0/0", "0/1", "0/1/1"))
+genotype_case("triploid_and_missing", between("01."), record("0/0", "0/1", "./././."))
 file_case(
     "tetraploid_throughout",
     Refused("no biallelic autosomal SNP among its 1 records .*neither diploid nor haploid.*; give"),
@@ -821,6 +829,7 @@ genotype_case(
     "alleles_with_leading_zeros",
     between("012"),
     record("00/0", "0/01", "001/1"),
+    plink2="plink2 looks at the first digit alone where there is one ALT allele",
 )
 genotype_case(
     "half_calls_split",
@@ -854,8 +863,6 @@ genotype_case(
     "ds_all_missing",
     between("..."),
     record(".", ".", ".", format="DS"),
-    bcftools=DOSAGES,
-    plink2=DOSAGES,
 )
 genotype_case(
     "gp_alone",
@@ -976,7 +983,7 @@ def plink1_case(
 
 
 plink1_case("bed", READ_BED)
-plink1_case("bed_by_sample", READ_BED, BY_SAMPLE, plink2="plink2 of 2022 wants it by variant")
+plink1_case("bed_by_sample", READ_BED, BY_SAMPLE)
 plink1_case(
     "bed_wrong_magic",
     Refused(r"no genotype file \(it starts with b'm.*; give"),
