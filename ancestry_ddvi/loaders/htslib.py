@@ -311,7 +311,9 @@ def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
     elif "GP" in keys:
         values = _numbers(record, "GP")
         if values.shape[1] != 3:
-            raise _WrongDosageError(f"GP has {values.shape[1]} numbers, not three probabilities; correct it")
+            raise _WrongDosageError(
+                f"GP has {values.shape[1]} numbers, not three probabilities; correct it"
+            )
         total = values.sum(axis=1)
         bad = (values < 0).any(axis=1) | (np.abs(total - 1) > 0.05)
         if bad.any():
