@@ -92,7 +92,11 @@ class CacheSource(Source):
             )
         if arrays["sha256"].tobytes() != content_digest(arrays):
             raise self._file.fail(f"is damaged (its checksum does not match); {COPY_AGAIN}")
-        text: dict[str, Any] = json.loads(arrays["text"].tobytes())
+        # A checksum tells of damage, not of who wrote it: the rest may still be anything.
+        try:
+            text = _checked_text(arrays, n_samples)
+        except (ValueError, TypeError, KeyError, RecursionError) as fault:
+            raise self._file.fail(f"is damaged ({fault}); {COPY_AGAIN}") from fault
         self._packed, self._n_samples = arrays["dosage"], n_samples
         self._position = arrays["position"]
         self._contig = [text["contigs"][at] for at in arrays["contig"]]
@@ -122,3 +126,37 @@ class CacheSource(Source):
     def sha256(self) -> str:
         """Of the file."""
         return self._file.sha256
+
+
+def _checked_text(arrays: Mapping[str, np.ndarray], n_samples: int) -> dict[str, Any]:
+    """The object in `text`, once all parts are found to fit one another.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, RecursionError
+        If a part is missing, or of another type or length.
+    """
+    text: dict[str, Any] = json.loads(arrays["text"].tobytes())
+    dosage, position, contig = (arrays[name] for name in ("dosage", "position", "contig"))
+    n_variants, n_contigs = len(position), len(text["contigs"])
+    shapes = (n_variants, -(-n_samples // 4)), (n_variants,), (n_variants,)
+    if n_samples < 1 or (dosage.shape, position.shape, contig.shape) != shapes:
+        raise ValueError("its arrays are not of one shape")
+    types = dosage.dtype == np.uint8, position.dtype == np.int64, contig.dtype == np.int32
+    if not all(types):
+        raise ValueError("its arrays are of other types")
+    if n_variants and not 0 <= contig.min() <= contig.max() < n_contigs:
+        raise ValueError("a variant is on a contig that it does not name")
+    lengths = dict.fromkeys(("id", "ref", "alt"), n_variants) | {
+        "contigs": n_contigs,
+        "sample_id": n_samples,
+    }
+    if text["family_id"] is not None:
+        lengths["family_id"] = n_samples
+    for name, n in lengths.items():
+        values = text[name]
+        if len(values) != n or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{name} is no list of {n} texts")
+    if not all(name.strip() and "\0" not in name for name in text["sample_id"]):
+        raise ValueError("a sample id is empty or holds a NUL")
+    return text

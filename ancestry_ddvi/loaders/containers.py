@@ -27,6 +27,7 @@ BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b00030000000000000000
 
 _MAX_BLOCK_TEXT = 2**16
 _CHUNK = 2**20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COPY_AGAIN = "copy or download it again"
 """The remedy for a damaged file."""
 

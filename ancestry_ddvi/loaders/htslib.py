@@ -25,6 +25,7 @@ from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.calls import HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import BGZIP, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.guard import GuardedSource
+from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import (
     HARD_CALLED,
     NO_GT,
@@ -40,7 +41,7 @@ from ancestry_ddvi.loaders.source import (
 from ancestry_ddvi.loaders.vcf import (
     CONTIG_PATTERN,
     FIXED_COLUMNS,
-    MAX_POSITION,
+    MAX_DIGITS,
     read_header,
 )
 
@@ -175,6 +176,10 @@ class HtslibSource(Source):
                 f"record {number} ({record.CHROM}:{record.POS}): sample "
                 f"{self.sample_id[column]} has a half call; say what it means with --half-calls"
             ) from fault
+        except _WrongDosageError as fault:
+            raise self._file.fail(
+                f"record {number} ({record.CHROM}:{record.POS}): {fault}"
+            ) from fault
         except ValueError as fault:  # also a UnicodeDecodeError from cyvcf2
             raise self._record_error(number) from fault
         for alt in taken:
@@ -211,7 +216,8 @@ class HtslibSource(Source):
                 return self._file.fail(
                     f"{place}: sample {name} has genotype '{_shown(call)}'; correct it"
                 )
-            if any(int(allele) > n_alts for allele in re.findall(rb"\d+", call)):
+            alleles = re.findall(rb"\d+", call)
+            if any(len(a) > MAX_DIGITS or int(a) > n_alts for a in alleles):
                 has = "one ALT" if n_alts == 1 else f"{n_alts} ALT alleles"
                 return self._file.fail(
                     f"{place}: sample {name} has genotype '{_shown(call)}', but the record has "
@@ -220,6 +226,10 @@ class HtslibSource(Source):
         return self._file.fail(
             f"{place}: cannot be parsed; look for htslib's reason with `bcftools view`"
         )
+
+
+class _WrongDosageError(ValueError):
+    """A DS or GP that can be none; says so."""
 
 
 @dataclass
@@ -295,24 +305,35 @@ def _calls(record: Any, n_alts: int, selection: Selection) -> dict[int, np.ndarr
 
 
 def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
-    """(n_samples,) dosage of the ALT allele from DS or GP; nan where missing. ValueError: bad."""
+    """(n_samples,) dosage of the ALT allele from DS or GP; nan where missing."""
     if "DS" in keys:
-        values = np.asarray(record.format("DS"), dtype=float)
-        dosage: np.ndarray = values[:, 0]
+        dosage: np.ndarray = _numbers(record, "DS")[:, 0]
     elif "GP" in keys:
-        values = np.asarray(record.format("GP"), dtype=float)
+        values = _numbers(record, "GP")
         if values.shape[1] != 3:
-            raise ValueError("GP needs three probabilities")
+            raise _WrongDosageError(
+                f"GP has {values.shape[1]} numbers, not three probabilities; correct it"
+            )
         total = values.sum(axis=1)
         bad = (values < 0).any(axis=1) | (np.abs(total - 1) > 0.05)
         if bad.any():
-            raise ValueError("GP must be probabilities")
+            raise _WrongDosageError("GP has numbers that do not add up to 1; correct them")
         dosage = (values[:, 1] + 2 * values[:, 2]) / total
     else:
         return None
     if ((dosage < 0) | (dosage > 2)).any():
-        raise ValueError("DS must be from 0 to 2")
+        raise _WrongDosageError("DS has a number that is not from 0 to 2; correct it")
     return dosage
+
+
+def _numbers(record: Any, key: str) -> np.ndarray:
+    """(n_samples, n) values of a FORMAT key."""
+    values = record.format(key)
+    if getattr(values, "ndim", 0) != 2 or values.dtype.kind not in "if":
+        raise _WrongDosageError(
+            f"the header does not declare {key} as numbers; add its ##FORMAT line, Type=Float"
+        )
+    return np.asarray(values, dtype=float)
 
 
 def hard_call(dosage: np.ndarray, calls: CallRule) -> np.ndarray:
@@ -344,17 +365,23 @@ class _Scan:
             return "is a header line among the records; join files with `bcftools concat`"
         if line.count(b"\t") != self.n_columns - 1:
             return self._wrong_columns(line)
-        contig, position, *_, keys, _ = line.split(b"\t", len(FIXED_COLUMNS))
+        contig, position, name, *_, keys, _ = line.split(b"\t", len(FIXED_COLUMNS))
         if contig not in self.contigs:
             if not CONTIG_PATTERN.fullmatch(contig):
                 return (
                     f"has the contig name '{_shown(contig)}', which VCF does not allow; rename it"
                 )
             self.contigs[contig] = None
-        if not (position.isdigit() and int(position) <= MAX_POSITION):
+        is_number = position.isdigit() and len(position) <= MAX_DIGITS
+        if not (is_number and int(position) <= MAX_POSITION):
             return (
                 f"has the position '{_shown(position)}' on contig {_shown(contig)}, which is not a "
                 f"whole number up to {MAX_POSITION}; correct it"
+            )
+        if not name.isascii() and not _is_utf8(name):  # cyvcf2 would put other letters there
+            return (
+                f"({_shown(contig)}:{_shown(position)}) has the id {name[:40]!r}, which is not "
+                "UTF-8; convert the file, e.g. with iconv"
             )
         if keys not in self.formats:
             if not _FORMAT_PATTERN.fullmatch(keys):
@@ -371,6 +398,14 @@ class _Scan:
             f"({place}) has {n_found} columns, not {self.n_columns} as the header; "
             "the file may be cut off or badly edited: make it again"
         )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _shown(text: bytes) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi.errors import LabelFileError
-from ancestry_ddvi.loaders.containers import CheckedFile
+from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile
 
 ID_COLUMNS = ("sample", "sample_id", "iid", "id", "sample name", "individual", "individual id", "s")
 """Header names taken for the sample id, in any case and punctuation; the first that occurs wins."""
@@ -193,6 +193,9 @@ def _decode(file: CheckedFile) -> str:
     if data.startswith((b"##fileformat", b"BCF\x02")):
         raise file.fail("is a genotype file, not a table of labels; give the labels' own file")
     data += b"".join(pieces)
+    if (at := data.find(b"\0")) >= 0 and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        number = data.count(b"\n", 0, at) + 1
+        raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from sys import intern
@@ -23,8 +22,14 @@ from sys import intern
 import numpy as np
 
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile, iter_lines
-from ancestry_ddvi.loaders.sites import SiteRule
+from ancestry_ddvi.loaders.containers import (
+    BYTE_ORDER_MARK,
+    COPY_AGAIN,
+    PLAIN,
+    CheckedFile,
+    iter_lines,
+)
+from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
 from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".bed", ".bim", ".fam")
@@ -32,7 +37,6 @@ MAGIC = b"\x6c\x1b"
 _BY_VARIANT, _BY_SAMPLE = 1, 0  # the third byte: which index moves slowest
 _BLOCK_BYTES = 2**18  # of dosages: what a core's cache holds
 _PASSES = 8  # over a file by sample, so that a block is an eighth of the matrix
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 _HEADER_BYTES = 3
 
 # Of the codes 00, 01, 10 and 11: copies of A1. A byte holds four, from its low bits on.
@@ -45,15 +49,18 @@ def plink1_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .bed does not begin like one.
     """
-    given = Path(path)
-    if given.is_file():
+    # Those of os.path are False, and do not raise, where a path cannot be looked at.
+    given, is_file = Path(path), os.path.isfile(path)
+    if is_file:
         prefix = given.with_suffix("") if given.suffix.lower() in SUFFIXES else None
     else:
-        prefix = None if given.exists() else given
+        prefix = None if os.path.exists(path) else given
     if prefix is None:
         return None
-    bed = given if given.suffix.lower() == ".bed" and given.is_file() else _beside(prefix, ".bed")
     try:
+        bed = given if is_file and given.suffix.lower() == ".bed" else _beside(prefix, ".bed")
+        if not os.path.isfile(bed):  # to open a FIFO would wait for ever
+            return None
         with open(bed, "rb") as file:
             return prefix if file.read(len(MAGIC)) == MAGIC else None
     except (OSError, ValueError):  # no such file, or a path that cannot be one
@@ -145,15 +152,15 @@ class Plink1Source(Source):
         number = -1
         for number, fields in enumerate(_rows(self._files[".bim"])):
             contig, name, _, position, alt, ref = fields
-            if not _WHOLE_NUMBER.fullmatch(position):
+            if (at := parse_position(position)) is None:
                 raise self._files[".bim"].fail(
-                    f"variant {number + 1} ({name}) has position {position!r}, which is no whole "
-                    "number; correct it"
+                    f"variant {number + 1} ({name}) has position {position[:40]!r}, which is no "
+                    f"whole number up to {MAX_POSITION}; correct it"
                 )
             if index and number >= index[0] + width:
                 yield rows, index
                 rows, index = [], []
-            site = (intern(contig), int(position), name, intern(ref.upper()))
+            site = (intern(contig), at, name, intern(ref.upper()))
             if sites.take(*site, (alt,)):
                 rows.append((*site, intern(alt.upper())))
                 index.append(number)
@@ -171,7 +178,7 @@ class Plink1Source(Source):
 def _beside(prefix: Path, suffix: str) -> Path:
     """PREFIX.suffix; the suffix in capitals if only that exists."""
     path, capitals = Path(f"{prefix}{suffix}"), Path(f"{prefix}{suffix.upper()}")
-    return capitals if capitals.exists() and not path.exists() else path
+    return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
 
 def _rows(file: CheckedFile) -> Iterator[list[str]]:
@@ -180,6 +187,10 @@ def _rows(file: CheckedFile) -> Iterator[list[str]]:
     empty = True
     for line in iter_lines(file.text()):
         number += 1
+        if number == 1 and line.startswith(BYTE_ORDER_MARK):
+            raise file.fail("begins with a byte-order mark; save it as UTF-8 without BOM")
+        if b"\0" in line:  # numpy would drop it from the end of an id
+            raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")
         fields = line.split()
         if not fields:
             continue
@@ -207,8 +218,7 @@ def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: has
     """Hold the .bed's size against the two tables; whether variants are its rows."""
     if file.compression != PLAIN:
         raise file.fail("is compressed; decompress it first")
-    pieces = file.text()
-    start = next(pieces)[:_HEADER_BYTES]
+    start = next(file.text())[:_HEADER_BYTES]
     if (
         len(start) < _HEADER_BYTES
         or start[:2] != MAGIC
@@ -218,16 +228,42 @@ def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: has
             f"starts with {start!r}, which no PLINK 1 .bed does; look whether it is another format "
             "(a .pgen needs plink2 --make-bed, an interval .bed holds no genotypes)"
         )
-    for _ in pieces:  # to the end, for the checksum
-        pass
-    checksum.update(file.sha256.encode())
     by_variant = start[2] == _BY_VARIANT
     n_rows, n_columns = (n_variants, n_samples) if by_variant else (n_samples, n_variants)
-    expected = _HEADER_BYTES + n_rows * -(-n_columns // 4)
+    n_bytes = -(-n_columns // 4)
+    expected = _HEADER_BYTES + n_rows * n_bytes
     if file.size != expected:
         raise file.fail(
             f"has {file.size} bytes, but {n_samples} samples in the .fam and {n_variants} variants "
             f"in the .bim make {expected}; the three files do not belong together, or this one is "
             f"cut off: {COPY_AGAIN}"
         )
+    row = _row_past_the_end(file, n_columns)  # walks to the end, for the checksum
+    checksum.update(file.sha256.encode())
+    if row is not None:
+        table, what = (".fam", "sample") if by_variant else (".bim", "variant")
+        raise file.fail(
+            f"has genotypes behind its last {what} (row {row + 1}), so the {table} with its "
+            f"{n_columns} {what}s is too short or another's; give the files that were written "
+            "together"
+        )
     return by_variant
+
+
+def _row_past_the_end(file: CheckedFile, n_columns: int) -> int | None:
+    """The first row whose last byte has a bit set behind the last column, or None.
+
+    Those bits are 0 by the specification. So a table that is a few lines short is found, although
+    rows of whole bytes hide it from the size.
+    """
+    n_bytes, n_last = -(-n_columns // 4), n_columns % 4
+    found, offset = None, -_HEADER_BYTES
+    for piece in file.text():
+        if n_last and found is None:
+            # The first byte of the piece that ends a row.
+            first = n_bytes - 1 - offset if offset < 0 else (n_bytes - 1 - offset) % n_bytes
+            ends = np.frombuffer(piece, np.uint8)[first::n_bytes] >> (2 * n_last)
+            if ends.any():
+                found = (offset + first) // n_bytes + int(np.argmax(ends > 0))
+        offset += len(piece)
+    return found

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
+from ancestry_ddvi.loaders.containers import BYTE_ORDER_MARK, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.pgen_header import PgenHeader, is_pgen, read_pgen_header
-from ancestry_ddvi.loaders.sites import SiteRule
+from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
 from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".pgen", ".pvar.zst", ".pvar", ".psam")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _SITE_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT")
 # Without a header line the .pvar is a .bim, and the .psam a .fam.
@@ -48,16 +47,19 @@ def plink2_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .pgen does not begin like one.
     """
-    given = Path(path)
-    if given.is_file():
+    # Those of os.path are False, and do not raise, where a path cannot be looked at.
+    given, is_file = Path(path), os.path.isfile(path)
+    if is_file:
         suffix = _suffix(given)
         prefix = Path(str(given)[: -len(suffix)]) if suffix else None
     else:
-        prefix = None if given.exists() else given
+        prefix = None if os.path.exists(path) else given
     if prefix is None:
         return None
-    pgen = given if given.suffix.lower() == ".pgen" and given.is_file() else _beside(prefix)
     try:
+        pgen = given if is_file and given.suffix.lower() == ".pgen" else _beside(prefix)
+        if not os.path.isfile(pgen):  # to open a FIFO would wait for ever
+            return None
         with open(pgen, "rb") as file:
             return prefix if is_pgen(file.read(3)) else None
     except (OSError, ValueError):  # no such file, or a path that cannot be one
@@ -227,15 +229,14 @@ def _read_pvar(
             if line.startswith(b"#"):
                 continue
         contig, position, name, ref, alt = where.fields(number, line)
-        if not (position.isascii() and position.lstrip("-").isdigit()):
+        if (at := parse_position(position)) is None:
             raise file.fail(
-                f"line {number} has the position {position[:40]!r}, which is no whole number; "
-                "correct it"
+                f"line {number} has the position {position[:40]!r}, which is no whole number up to "
+                f"{MAX_POSITION}; correct it"
             )
         alts = alt.split(",") if "," in alt else (alt,)
         if len(alts) > 1:
             more_alleles[n_variants] = len(alts) - 1
-        at = int(position)
         for taken in sites.take(contig, at, name, ref, alts):
             # A handful of contigs and alleles repeats in every record: keep each once.
             rows.append(
@@ -374,7 +375,7 @@ def _lines(file: CheckedFile) -> Iterator[bytes]:
     pieces = _unzstd(file) if start == _ZSTD_MAGIC else file.text()
     blank = 0
     for number, line in enumerate(iter_lines(pieces), start=1):
-        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+        if number == 1 and line.startswith(BYTE_ORDER_MARK):
             raise file.fail("begins with a byte-order mark; save it as UTF-8 without BOM")
         if b"\0" in line:
             raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")
@@ -419,9 +420,9 @@ def _suffix(path: Path) -> str:
 def _beside(prefix: Path, suffix: str = ".pgen") -> Path:
     """PREFIX.suffix; the suffix in capitals if only that exists."""
     path, capitals = Path(f"{prefix}{suffix}"), Path(f"{prefix}{suffix.upper()}")
-    return capitals if capitals.exists() and not path.exists() else path
+    return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
 
 def _pvar_beside(prefix: Path) -> Path:
     plain, packed = _beside(prefix, ".pvar"), _beside(prefix, ".pvar.zst")
-    return packed if packed.exists() and not plain.exists() else plain
+    return packed if os.path.exists(packed) and not os.path.exists(plain) else plain

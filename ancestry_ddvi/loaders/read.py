@@ -25,7 +25,7 @@ import numpy as np
 from ancestry_ddvi.errors import GenotypeFileError, InputError, NotEnoughDataError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders.assemble import Assembler
-from ancestry_ddvi.loaders.containers import PLAIN, CheckedFile
+from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL, NOT_OF_MODEL
 from ancestry_ddvi.loaders.source import NO_GT, Progress, Selection, Source
@@ -54,6 +54,8 @@ _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "zstd-compressed", "compress it with bgzip instead"),
     (b"\x1f\x8b", "compressed twice", "decompress it once"),
     (b"\xef\xbb\xbf##file", "a VCF behind a byte-order mark", "save it as UTF-8 without BOM"),
+    (b"\xff\xfe", "text in UTF-16", "save it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
     (b"#CHROM", "a VCF without its first line", "put `##fileformat=VCFv4.2` before it"),
     (b"##", "a VCF without its first line", "put `##fileformat=VCFv4.2` before it"),
     (b"<!", "a web page", "download the file itself"),
@@ -113,6 +115,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 
 def _what_it_is(start: bytes) -> str:
     """A guess at the format from its first bytes, with the remedy."""
+    if not start:
+        return f"(it is compressed nothing); {COPY_AGAIN}"
     for signature, name, remedy in _OTHER_FORMATS:
         if start.startswith(signature):
             return f"(it looks like {name}); {remedy}"

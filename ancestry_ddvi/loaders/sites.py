@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ NO_POSITION = "no position"
 DUPLICATED = "duplicated site"
 
 HUMAN_AUTOSOMES = 22
+MAX_POSITION = 2**31 - 1  # what BCF, PLINK and VCF Zarr have room for
+
+_POSITION = re.compile(r"-?[0-9]{1,20}")
 
 # Names of sex chromosomes, pseudo-autosomal and mitochondrial contigs; PLINK's 0 is "unplaced".
 _NON_AUTOSOMES = frozenset(("X", "Y", "XY", "PAR1", "PAR2", "W", "Z", "M", "MT", "0"))
@@ -120,6 +124,15 @@ class SiteRule:
         if self.places is not None and not self.places.names(*variant):
             return NOT_OF_MODEL
         return None
+
+
+def parse_position(text: str) -> int | None:
+    """A position as PLINK's tables have it, where a negative one leaves the variant out.
+
+    None if it is no whole number, or has no room in a file.
+    """
+    position = int(text) if _POSITION.fullmatch(text) else None
+    return None if position is None or abs(position) > MAX_POSITION else position
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,7 @@ import numpy as np
 
 from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
+from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import (
     NO_GT,
     Block,
@@ -30,7 +31,7 @@ from ancestry_ddvi.loaders.source import (
 )
 
 FIXED_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
-MAX_POSITION = 2**31 - 1
+MAX_DIGITS = 20  # of a number: Python refuses to take one of thousands
 CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 DOSAGE_KEYS = frozenset((b"DS", b"GP"))
 
@@ -107,6 +108,8 @@ def read_header(file: CheckedFile, lines: Iterator[bytes]) -> tuple[int, tuple[s
     for number, line in enumerate(lines, start=1):
         if b"\0" in line:
             raise file.fail(f"line {number} holds a NUL byte, so it is damaged; {COPY_AGAIN}")
+        if b"\r#CHROM" in line:
+            raise file.fail("has lines that end in carriage returns alone; save it with line feeds")
         if line.startswith(b"##"):
             continue
         if line.startswith(b"#CHROM"):
@@ -265,7 +268,9 @@ class _Reader:
             if contig.startswith(b"#") or not CONTIG_PATTERN.fullmatch(contig):
                 raise _UnusualError
             self._contigs[contig] = intern(contig.decode())
-        if not position.isdigit() or int(position) > MAX_POSITION:
+        if not position.isdigit() or len(position) > MAX_DIGITS or int(position) > MAX_POSITION:
+            raise _UnusualError
+        if not ref:
             raise _UnusualError
         n_keys = self._n_keys.get(keys)
         if n_keys is None:

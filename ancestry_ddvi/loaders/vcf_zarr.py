@@ -34,6 +34,7 @@ import numpy as np
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.loaders.calls import NO_ALLELE, HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile
+from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import NOT_DIPLOID, Block, Progress, Selection, Site, Source
 
 _VERSION = "vcf_zarr_version"
@@ -104,6 +105,8 @@ class VcfZarrSource(Source):
         for column, name in enumerate(ids, start=1):
             if not name.strip():
                 raise self._fail(f"the sample id number {column} is empty; name the sample")
+            if "\0" in name:  # numpy would drop it from the end
+                raise self._fail(f"the sample id number {column} holds a NUL; {COPY_AGAIN}")
             if name in columns:
                 raise self._fail(
                     f"sample id {name!r} is that of number {columns[name]} and of {column}; rename "
@@ -193,6 +196,11 @@ class VcfZarrSource(Source):
         for number, (contig, position, padded) in enumerate(
             zip(contigs, positions, alleles, strict=True)
         ):
+            if position > MAX_POSITION:
+                raise self._fail(
+                    f"variant {part.start + number + 1} has position {position}, above "
+                    f"{MAX_POSITION}; {COPY_AGAIN}"
+                )
             if not 0 <= contig < len(self._contigs):
                 raise self._fail(
                     f"variant {part.start + number + 1} is on contig number {contig}, but there "
@@ -237,11 +245,16 @@ class VcfZarrSource(Source):
             if array.ndim != (_DIMENSIONS | _OPTIONAL).get(name, 1):
                 raise self._fail(f"{name} has {array.ndim} dimensions; write the store anew")
             if name in _INTEGERS and array.dtype.kind not in "iu":
-                raise self._fail(f"{name} is of type {array.dtype}, not integer")
+                raise self._fail(
+                    f"{name} is of type {array.dtype}, not integer; write the store anew"
+                )
         calls = arrays[_CALLS]
         n_variants, n_samples, ploidy = calls.shape
         if not n_variants or not n_samples or not ploidy:
-            raise self._fail(f"{_CALLS} has shape {calls.shape}: there are no genotypes in it")
+            raise self._fail(
+                f"{_CALLS} has shape {calls.shape}: there are no genotypes in it; write the store "
+                "anew"
+            )
         for name, array in arrays.items():
             n = n_samples if name == "sample_id" else n_variants
             if name != "contig_id" and array.shape[0] != n:
@@ -250,7 +263,7 @@ class VcfZarrSource(Source):
                     "write the store anew"
                 )
             if not array.shape[-1]:
-                raise self._fail(f"{name} has shape {array.shape}: it is empty")
+                raise self._fail(f"{name} has shape {array.shape}: it is empty; write it anew")
             if name not in _MAY_LACK_CHUNKS:
                 n_there = self._attempt(name, lambda array=array: array.nchunks_initialized)
                 if n_there < array.nchunks:
