@@ -576,7 +576,9 @@ def main() -> NoReturn:
     except InputError as error:
         code = _fail(str(error))
     except click.ClickException as error:
-        code = _fail(f"{error.format_message()} See `ancestry-ddvi embed --help`")
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "ancestry-ddvi"
+        code = _fail(f"{error.format_message()} See `{path} --help`")
     except (KeyboardInterrupt, click.Abort):
         _ignore_signals()  # one more press would kill the process as it takes its leave
         print("interrupted: nothing half-written is left", file=sys.stderr, flush=True)

@@ -467,7 +467,7 @@ def test_command_reads_standard_input(cut: Cut, tmp_path: Path) -> None:
         (["mine.vcf", "--compare", "far.vcf"], "20 are needed to compare"),
         (["mine.vcf", "--compare", "nowhere.vcf"], "nowhere.vcf"),
         (["mine.vcf", "mine.vcf", "--compare", "notes.txt"], "no genotype file"),
-        ([], "FILES"),
+        ([], "'GENOTYPES...'. See `ancestry-ddvi inspect --help`"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(args: list[str], words: str, tmp_path: Path) -> None:
