@@ -297,7 +297,7 @@ class FeatureExtractor:
         for block in blocks:
             x = self._scale(dosage[np.ix_(rows, kept[block])], block)
             self.loadings[block] = x.T @ vector / np.sqrt(m * value)
-        features = self._project(dosage, kept)
+        features = self._project(lambda block: dosage[:, kept[block]], len(dosage))
         # Scores of complete training samples are the eigenvectors themselves; the projection
         # gives the same numbers up to rounding, so one formula serves all samples.
         features.x[rows] *= self.shrinkage
@@ -312,19 +312,23 @@ class FeatureExtractor:
         x[dosage == MISSING] = 0
         return x
 
-    def _project(self, dosage: np.ndarray, columns: np.ndarray) -> Features:
-        """Least squares on each sample's observed variants; `columns` align with `variants`."""
-        n, k = dosage.shape[0], self.loadings.shape[1]
+    def _project(self, dosage_of: Callable[[slice], np.ndarray], n: int) -> Features:
+        """Least squares on each sample's observed variants.
+
+        `dosage_of` gives the (n, b) dosages of a block of `variants`; all at once might be too much
+        to hold beside the genotypes.
+        """
+        k = self.loadings.shape[1]
         upper = np.triu_indices(k)
-        blocks = column_blocks(n, len(columns))
+        blocks = column_blocks(n, len(self.loadings))
         any_missing = np.zeros(n, dtype=bool)
         for block in blocks:
-            any_missing |= (dosage[:, columns[block]] == MISSING).any(axis=1)
+            any_missing |= (dosage_of(block) == MISSING).any(axis=1)
         incomplete = np.flatnonzero(any_missing)
         score = np.zeros((n, k))
         gram = np.zeros((len(incomplete), len(upper[0])), dtype=np.float32)
         for block in blocks:
-            part = dosage[:, columns[block]]
+            part = dosage_of(block)
             w = self.loadings[block]
             score += self._scale(part, block) @ w
             if len(incomplete):
@@ -349,29 +353,33 @@ class FeatureExtractor:
         NotEnoughDataError
             If fewer variants match than there are components.
         """
-        dosage, matched = self._match(genotypes)
+        dosage_of, matched = self._match(genotypes)
         if matched.found < self.loadings.shape[1]:
             raise NotEnoughDataError(
                 f"{genotypes.name}: {matched.found} of the model's {len(self.variants)} variants "
                 f"are in the file, and {self.loadings.shape[1]} are needed to place a sample; "
                 "check that genome build and contig names agree with the model's"
             )
-        return replace(self._project(dosage, np.arange(len(self.variants))), matched=matched)
+        return replace(self._project(dosage_of, genotypes.n_samples), matched=matched)
 
-    def _match(self, genotypes: GenotypeMatrix) -> tuple[np.ndarray, Matched]:
-        """(n_samples, m) dosage at the model's variants, and how many of them the file has."""
+    def _match(self, genotypes: GenotypeMatrix) -> tuple[Callable[[slice], np.ndarray], Matched]:
+        """What gives the dosage at a block of the model's variants, and how many the file has."""
         theirs = _sites(genotypes.variants, "ref", "alt")
         same = _first_at(theirs, _sites(self.variants, "ref", "alt"))
         swapped = _first_at(theirs, _sites(self.variants, "alt", "ref"))
         column = np.where(same >= 0, same, swapped)
-        found = np.flatnonzero(column >= 0)
-        dosage = np.full((genotypes.n_samples, len(column)), MISSING, dtype=np.int8)
-        dosage[:, found] = genotypes.dosage[:, column[found]]
-        turned = np.flatnonzero((same < 0) & (swapped >= 0))
-        counted = dosage[:, turned]
-        dosage[:, turned] = np.where(counted == MISSING, counted, 2 - counted)
-        n_same = len(found) - len(turned)
-        return dosage, Matched(n_same, len(turned), len(column) - len(found))
+        turned = (same < 0) & (swapped >= 0)
+
+        def dosage_of(block: slice) -> np.ndarray:
+            at = column[block]
+            dosage = np.full((genotypes.n_samples, len(at)), MISSING, dtype=np.int8, order="F")
+            dosage[:, at >= 0] = genotypes.dosage[:, at[at >= 0]]
+            counted = dosage[:, turned[block]]
+            dosage[:, turned[block]] = np.where(counted == MISSING, counted, 2 - counted)
+            return dosage
+
+        n_same, n_turned = int((same >= 0).sum()), int(turned.sum())
+        return dosage_of, Matched(n_same, n_turned, len(column) - n_same - n_turned)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""
