@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,16 +21,27 @@ from ancestry_ddvi import __version__
 from ancestry_ddvi.console import Console, Verbosity, hush
 from ancestry_ddvi.errors import InputError, OptionError, OutputError
 
-GENOTYPE_SUFFIXES = {".vcf", ".gz", ".bgz", ".bed", ".bim", ".fam"}
+if TYPE_CHECKING:
+    from ancestry_ddvi.loaders.options import ReadOptions
+
+HUMAN_AUTOSOMES = 22
+
+GENOTYPE_SUFFIXES = {
+    *(".vcf", ".bcf", ".gz", ".bgz", ".bed", ".bim", ".fam", ".npz"),
+    *(".pgen", ".pvar", ".psam", ".zst", ".vcz", ".zarr", ".zip"),
+}
 
 RANGES = {
     "seed": (0, 2**31 - 1),
     "n_latent": (1, math.inf),
     "holdout": (0, 0.99),
-    "min_maf": (0, 0.5),
-    "min_call_rate": (0, 1),
-    "min_sample_call_rate": (0, 1),
+    "maf": (0, 0.5),
+    "geno": (0, 1),
+    "mind": (0, 1),
+    "hwe": (0, 1),
+    "hard_call_threshold": (0, 0.5),
     "ld_r2": (0, 1),
+    "max_kinship": (0.01, 1),
     "n_pcs": (1, math.inf),
     "n_clusters": (1, math.inf),
     "map_steps": (1, math.inf),
@@ -38,7 +52,7 @@ RANGES = {
 """Least and most of every number."""
 
 OF_TRAINING = (
-    *("n_latent", "holdout", "min_maf", "min_call_rate", "min_sample_call_rate", "ld_r2"),
+    *("n_latent", "holdout", "maf", "geno", "mind", "hwe", "ld_r2", "max_kinship"),
     *("n_pcs", "n_clusters", "map_steps", "posterior_steps"),
 )
 """Options that say how to learn a map; one that is loaded with --model has been learnt."""
@@ -49,7 +63,131 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
+  ancestry-ddvi embed chr*.vcf.gz --exclude-region long-range-ld-GRCh37
+  zcat genotypes.vcf.gz | ancestry-ddvi embed - --out results
 """
+
+CONVERT_EXAMPLES = """\b
+Examples:
+  ancestry-ddvi convert genotypes.vcf.gz genotypes.pgen
+  ancestry-ddvi convert chr*.bed all.vcf.gz --maf 0.01
+  ancestry-ddvi convert genotypes.bcf genotypes.npz
+"""
+
+INSPECT_EXAMPLES = """\b
+Examples:
+  ancestry-ddvi inspect genotypes.vcf.gz
+  ancestry-ddvi inspect chr*.vcf.gz --json > inspection.json
+  ancestry-ddvi inspect array.bed --compare exomes.vcf.gz
+"""
+
+Command = Callable[..., None]
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator of several, in the order in which --help shall have them."""
+
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _file_option(name: str, text: str) -> Callable[[Command], Command]:
+    return click.option(name, type=click.Path(path_type=Path), metavar="FILE", help=text)
+
+
+genotype_files = click.argument(
+    "genotypes", type=click.Path(path_type=Path), nargs=-1, required=True
+)
+
+reading_options = _together(
+    click.option(
+        "--region",
+        multiple=True,
+        metavar="REGION",
+        help="Read these variants only: 6, chr6:25000000-34000000, or a BED file. May be repeated.",
+    ),
+    click.option(
+        "--exclude-region",
+        multiple=True,
+        metavar="REGION",
+        help="Leave these out; also long-range-ld-GRCh37 or -GRCh38.",
+    ),
+    _file_option("--keep", "Read the samples of this list only: an IID, or FID and IID, a line."),
+    _file_option("--remove", "Leave the samples of this list out."),
+    _file_option(
+        "--extract", "Read the variants of this list only: rs123, 1:752566 or 1:752566:G:A a line."
+    ),
+    _file_option("--exclude", "Leave the variants of this list out."),
+    click.option(
+        "--chr-set",
+        default=str(HUMAN_AUTOSOMES),
+        show_default=True,
+        metavar="N|any",
+        help="Number of autosomes; `any` reads every contig not named like a sex chromosome.",
+    ),
+    click.option(
+        "--multiallelic",
+        type=click.Choice(["skip", "split"]),
+        default="skip",
+        show_default=True,
+        help="Leave records with several ALT alleles out, or take each SNP allele by itself.",
+    ),
+    click.option(
+        "--half-calls",
+        type=click.Choice(["missing", "reference", "haploid", "error"]),
+        default="missing",
+        show_default=True,
+        help="What ./1 means.",
+    ),
+    click.option(
+        "--hard-call-threshold",
+        default=0.1,
+        show_default=True,
+        help="Without GT: call a dosage (DS, GP) this near to a whole number; others are missing.",
+    ),
+)
+"""What to read of genotype files, alike for all commands."""
+
+console_options = _together(
+    click.option("--force", is_flag=True, help="Replace earlier results."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+)
+
+
+def filter_options(learning: bool) -> Callable[[Command], Command]:
+    """plink2's filters: off, or what a map is learnt from."""
+    return _together(
+        click.option(
+            "--maf",
+            default=0.01 if learning else 0.0,
+            show_default=True,
+            help="Leave out variants of a lower minor allele frequency.",
+        ),
+        click.option(
+            "--geno",
+            default=0.05 if learning else 1.0,
+            show_default=True,
+            help="Leave out variants with a larger share of missing genotypes.",
+        ),
+        click.option(
+            "--mind",
+            default=0.1 if learning else 1.0,
+            show_default=True,
+            help="Samples with a larger share of missing genotypes are "
+            + ("placed on the map, not learnt from." if learning else "left out."),
+        ),
+        click.option(
+            "--hwe",
+            default=0.0,
+            show_default=True,
+            help="Leave out variants with a lower p of Hardy-Weinberg proportions (exact test).",
+        ),
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,7 +197,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXAMPLES)
-@click.argument("genotypes", type=click.Path(path_type=Path))
+@genotype_files
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
@@ -68,7 +206,13 @@ def cli() -> None:
     "score, never to train.",
 )
 @click.option("--id-column", metavar="NAME", help="Column of the sample ids in --labels.")
-@click.option("--population-column", metavar="NAME", help="Column of the populations in --labels.")
+@click.option(
+    "--label-column",
+    "--population-column",
+    "population_column",
+    metavar="NAME",
+    help="Column of the populations in --labels.",
+)
 @click.option(
     "--superpopulation-column", metavar="NAME", help="Column of the superpopulations in --labels."
 )
@@ -93,17 +237,18 @@ def cli() -> None:
     help="Share of samples to learn nothing from and to place like new ones; gives held-out "
     "metrics.",
 )
-@click.option("--min-maf", default=0.01, show_default=True, help="Minor allele frequency filter.")
-@click.option("--min-call-rate", default=0.95, show_default=True, help="Variant call rate filter.")
-@click.option(
-    "--min-sample-call-rate",
-    default=0.9,
-    show_default=True,
-    help="Samples called at fewer variants are placed on the map but not learnt from.",
-)
+@filter_options(learning=True)
 @click.option(
     "--ld-r2", default=0.2, show_default=True, help="Prune variants linked above this; 1 for none."
 )
+@click.option(
+    "--max-kinship",
+    default=0.0884,
+    show_default=True,
+    help="Of samples more closely related (KING-robust) some are placed, not learnt from, so that "
+    "no such pair is left; 1 learns from all.",
+)
+@reading_options
 @click.option(
     "--n-pcs", default=20, show_default=True, help="Principal components the model learns from."
 )
@@ -127,13 +272,12 @@ def cli() -> None:
     show_default=True,
     help="CPU threads; results are the same to the byte at the same count, not between counts.",
 )
-@click.option("--force", is_flag=True, help="Replace earlier results in the output folder.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@console_options
 @click.pass_context
 def embed(
     context: click.Context,
-    genotypes: Path,
+    /,
+    genotypes: tuple[Path, ...],
     labels: Path | None,
     id_column: str | None,
     population_column: str | None,
@@ -143,10 +287,12 @@ def embed(
     seed: int,
     n_latent: int,
     holdout: float,
-    min_maf: float,
-    min_call_rate: float,
-    min_sample_call_rate: float,
+    maf: float,
+    geno: float,
+    mind: float,
+    hwe: float,
     ld_r2: float,
+    max_kinship: float,
     n_pcs: int,
     n_clusters: int,
     map_steps: int,
@@ -156,14 +302,15 @@ def embed(
     force: bool,
     quiet: bool,
     verbose: bool,
+    **reading: Any,
 ) -> None:
     """Embed samples: a map, a table with uncertainty, GWAS covariates, metrics and a model.
 
-    GENOTYPES is a VCF (plain, gzip or bgzip), or a PLINK 1 set: its .bed, .bim or .fam, or the name
-    that they share.
+    GENOTYPES is a VCF (plain, gzip or bgzip; `-` for standard input), a BCF, a PLINK 1 or 2 set
+    (one of its three files, or the name that they share), a VCF Zarr, or an .npz of `ancestry-ddvi
+    convert`; or several such of the same samples, as one per chromosome. Content tells the format.
     """
-    if quiet and verbose:
-        raise OptionError("--quiet and --verbose exclude each other; give one of them")
+    console = _console(quiet, verbose)
     _check_ranges(context.params)
     if model is not None:
         _refuse_to_train(context)
@@ -174,24 +321,25 @@ def embed(
     from ancestry_ddvi.pipeline import EmbedConfig, embed_file
     from ancestry_ddvi.preprocessing.features import FeatureConfig
 
-    console = Console(Verbosity.QUIET if quiet else Verbosity(1 + verbose))
     config = EmbedConfig(
         features=FeatureConfig(
             n_components=n_pcs,
-            min_call_rate=min_call_rate,
-            min_maf=min_maf,
-            min_sample_call_rate=min_sample_call_rate,
+            min_call_rate=1 - geno,
+            min_maf=maf,
+            min_sample_call_rate=1 - mind,
             ld_max_r2=ld_r2,
         ),
         model=ModelConfig(n_latent=n_latent, n_components=n_clusters),
         training=TrainingConfig(map_steps=map_steps, posterior_steps=posterior_steps),
         n_draws=draws,
         holdout=holdout,
+        max_kinship=max_kinship,
         seed=seed,
     )
     summary = embed_file(
         genotypes,
         out_dir=out or default_out(genotypes),
+        reading=_reading(reading, hwe=hwe),
         labels_path=labels,
         id_column=id_column,
         population_column=population_column,
@@ -210,12 +358,141 @@ def embed(
         _print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
-def default_out(genotypes: Path) -> Path:
-    """The input's name without suffixes, plus .ddvi, in the current folder."""
-    name = genotypes.name
-    while (suffix := Path(name).suffix) and suffix.lower() in GENOTYPE_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return Path(f"{name or 'genotypes'}.ddvi")
+@cli.command(epilog=INSPECT_EXAMPLES)
+@genotype_files
+@reading_options
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OTHER",
+    help="Genotypes of the same samples: say how well they agree, and which ids are swapped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result and errors.")
+@click.pass_context
+def inspect(
+    context: click.Context,
+    /,
+    genotypes: tuple[Path, ...],
+    compare: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Say what genotype files are, and what embed would do with them; nothing is written.
+
+    GENOTYPES is whatever `embed` takes.
+    """
+    _check_ranges(context.params)
+    _limit_threads(1)
+    from ancestry_ddvi.inspection import inspect_files
+
+    inspection = inspect_files(
+        genotypes,
+        _reading(reading),
+        other=compare,
+        console=Console(Verbosity.QUIET if quiet else Verbosity.NORMAL),
+    )
+    text = inspection.as_json() if as_json else inspection.table(_columns())
+    _print(text, "free space there, or pipe it elsewhere")
+
+
+@cli.command(epilog=CONVERT_EXAMPLES)
+@genotype_files
+@click.argument("output", type=click.Path(path_type=Path))
+@reading_options
+@filter_options(learning=False)
+@click.option(
+    "--format",
+    "format_name",
+    metavar="NAME",
+    help="vcf, vcf.gz, bcf, bed, pgen, vcz or npz.  [default: what OUTPUT's suffix says]",
+)
+@console_options
+@click.pass_context
+def convert(
+    context: click.Context,
+    /,
+    genotypes: tuple[Path, ...],
+    output: Path,
+    format_name: str | None,
+    maf: float,
+    geno: float,
+    mind: float,
+    hwe: float,
+    force: bool,
+    quiet: bool,
+    verbose: bool,
+    **reading: Any,
+) -> None:
+    """Write genotypes in another format: biallelic SNPs, hard calls, no phase.
+
+    GENOTYPES is whatever `embed` takes. OUTPUT ends in .vcf, .vcf.gz, .bcf, .bed, .pgen, .vcz or
+    .zarr (VCF Zarr), or .npz (our own, quick to read again).
+    """
+    console = _console(quiet, verbose)
+    _check_ranges(context.params)
+    options = _reading(reading, maf=maf, geno=geno, mind=mind, hwe=hwe)
+    from ancestry_ddvi.conversion import convert_files
+
+    files = convert_files(
+        genotypes, output, options, format_name=format_name, force=force, console=console
+    )
+    if not quiet:
+        _print("\n".join(map(str, files)))
+
+
+def _columns() -> int:
+    """Width of the terminal; 100 where there is none."""
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
+def _console(quiet: bool, verbose: bool) -> Console:
+    if quiet and verbose:
+        raise OptionError("--quiet and --verbose exclude each other; give one of them")
+    return Console(Verbosity.QUIET if quiet else Verbosity(1 + verbose))
+
+
+def _reading(given: dict[str, Any], **filters: Any) -> ReadOptions:
+    """What the reading options ask for; their files are read here."""
+    from ancestry_ddvi.loaders.lists import read_samples, read_variants
+    from ancestry_ddvi.loaders.options import ReadOptions
+    from ancestry_ddvi.loaders.regions import RegionSet
+
+    def maybe(read: Callable[[Any], Any], value: Any) -> Any:
+        return read(value) if value else None
+
+    chr_set = given["chr_set"]
+    if chr_set != "any" and not (chr_set.isascii() and chr_set.isdigit() and int(chr_set) > 0):
+        raise OptionError(f"--chr-set must be a number of autosomes or `any`, not {chr_set!r}")
+    return ReadOptions(
+        chr_set=None if chr_set == "any" else int(chr_set),
+        regions=maybe(RegionSet.parse, given["region"]),
+        exclude_regions=maybe(RegionSet.parse, given["exclude_region"]),
+        keep=maybe(read_samples, given["keep"]),
+        remove=maybe(read_samples, given["remove"]),
+        extract=maybe(read_variants, given["extract"]),
+        exclude=maybe(read_variants, given["exclude"]),
+        multiallelic=given["multiallelic"],
+        half_calls=given["half_calls"],
+        hard_call_threshold=given["hard_call_threshold"],
+        **filters,
+    )
+
+
+def default_out(genotypes: Sequence[Path]) -> Path:
+    """What the inputs' names share, without suffixes, plus .ddvi, in the current folder."""
+    names = []
+    for path in genotypes:
+        name = path.name
+        while (suffix := Path(name).suffix) and suffix.lower() in GENOTYPE_SUFFIXES:
+            name = name.removesuffix(suffix)
+        names.append(name)
+    name = names[0]
+    if len(set(names)) > 1:
+        shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+        name = "".join(letters[0] for letters in shared).rstrip("._-0123456789")
+    return Path(f"{name if name.strip('-') else 'genotypes'}.ddvi")
 
 
 def _flag(name: str) -> str:
@@ -224,7 +501,8 @@ def _flag(name: str) -> str:
 
 
 def _check_ranges(values: dict[str, float]) -> None:
-    for name, (least, most) in RANGES.items():
+    for name in RANGES.keys() & values.keys():
+        least, most = RANGES[name]
         if not least <= values[name] <= most:  # true of nan as well
             to = f"from {least} to {most}" if most < math.inf else f"at least {least}"
             raise OptionError(f"{_flag(name)} must be {to}, not {values[name]}")
@@ -249,15 +527,16 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _print(text: str) -> None:
+def _print(
+    text: str, remedy: str = "the results are written, and run.json holds the same figures"
+) -> None:
     try:
         click.echo(text)
     except OSError as error:
         hush(sys.stdout)
         if not isinstance(error, BrokenPipeError):  # a reader who left has seen enough
             raise OutputError(
-                f"standard output: the summary cannot be written ({error.strerror}); the results "
-                "are written, and run.json holds the same figures"
+                f"standard output: the summary cannot be written ({error.strerror}); {remedy}"
             ) from error
 
 

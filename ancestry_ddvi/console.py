@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
 
+    from ancestry_ddvi.genotypes import GenotypeMatrix
+
 
 class Verbosity(IntEnum):
     """How much is said."""
@@ -118,3 +120,15 @@ class Console:
             print(line, file=self.stream, flush=True)
         except OSError:  # nobody listens any more; the results are still wanted
             hush(self.stream)
+
+
+def say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:
+    """What was read, what was left out, and which rules were needed."""
+    console.note(f"{genotypes.n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
+    for reason, n in genotypes.left_out.items():
+        if n:
+            console.note(f"records left out, {reason}: {n:,}")
+    for rule, n in genotypes.by_rule.items():
+        console.note(f"{rule}: {n:,}")
+    for note in genotypes.notes:
+        console.warn(note)

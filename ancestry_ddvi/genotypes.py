@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -155,8 +155,11 @@ class GenotypeMatrix:
         """
         digest = hashlib.sha256()
         contig = self.variants["contig"].map(bare_contig)
-        for column in (self.sample_id, contig, *(self.variants[c] for c in VARIANT_COLUMNS[1:])):
-            digest.update("\0".join(map(str, column)).encode(errors="surrogateescape") + b"\n")
+        table = [self.variants[name] for name in VARIANT_COLUMNS[1:]]
+        columns: list[Any] = [self.sample_id, contig, *table]
+        for column in columns:
+            text = "\0".join(str(value) for value in column)
+            digest.update(text.encode(errors="surrogateescape") + b"\n")
         for start in range(0, self.n_variants, 1024):
             digest.update(self.dosage[:, start : start + 1024].T.tobytes())
         return digest.hexdigest()

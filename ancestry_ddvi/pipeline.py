@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,21 @@ import pandas as pd
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
-from ancestry_ddvi.console import Console, Verbosity
+from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
-from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.loaders import LabelTable, label_levels, read_genotypes, read_labels
+from ancestry_ddvi.genotypes import GenotypeMatrix, bare_contig
+from ancestry_ddvi.loaders import (
+    LabelTable,
+    ReadOptions,
+    label_levels,
+    read_genotypes,
+    read_labels,
+)
 from ancestry_ddvi.loaders.containers import CheckedFile
+from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
 from ancestry_ddvi.preprocessing.features import (
     MIN_SAMPLES,
@@ -28,10 +37,20 @@ from ancestry_ddvi.preprocessing.features import (
     Features,
     Matched,
 )
+from ancestry_ddvi.preprocessing.filters import sample_call_rate
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.preprocessing.relatedness import (
+    DEGREES,
+    Relatives,
+    find_relatives,
+    relation,
+)
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
 from ancestry_ddvi.reporting.html import json_ready
+
+MAX_LISTED = 1000
+"""More pairs of relatives are counted, not listed."""
 
 MIN_MATCHED = 0.5
 """A file with less of the model's variants is warned of."""
@@ -49,6 +68,9 @@ class EmbedConfig:
         Posterior draws behind each row of the table.
     holdout
         Share of the samples that nothing is learnt from and that are placed like new ones.
+    max_kinship
+        Of samples related more closely (KING-robust kinship) only some are learnt from, so that no
+        such pair is left among them; the others are placed afterwards. 1 learns from all.
     seed
         Everything random follows from it.
     """
@@ -58,11 +80,16 @@ class EmbedConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     n_draws: int = N_DRAWS
     holdout: float = 0.0
+    max_kinship: float = 0.0884
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:
             raise OptionError(f"--holdout must be at least 0 and below 1, not {self.holdout:g}")
+        if not 0 < self.max_kinship <= 1:
+            raise OptionError(
+                f"--max-kinship must be above 0 and at most 1, not {self.max_kinship:g}"
+            )
         if self.n_draws < 2:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
@@ -90,7 +117,9 @@ class FittedEmbedding:
         (n_samples,) bool: samples that something was learnt from.
     held_out
         (n_samples,) bool: samples that `holdout` drew. Those in neither were called too badly to
-        learn from.
+        learn from, or are close relatives of samples that were learnt from.
+    relatives
+        Who is closely related to whom; None if it was not looked for.
     history
         Loss terms along training.
     elbo
@@ -102,6 +131,7 @@ class FittedEmbedding:
     features: Features
     trained_on: np.ndarray
     held_out: np.ndarray
+    relatives: Relatives | None
     history: History
     elbo: np.ndarray
 
@@ -133,7 +163,9 @@ def fit_embedding(
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
     extractor = FeatureExtractor(config.features)
-    train_mask = _training_mask(genotypes, config)
+    drawn = training_mask(genotypes.n_samples, config, genotypes.name)
+    relatives = _find_relatives(genotypes, drawn, config, console)
+    train_mask = drawn if relatives is None else drawn & ~relatives.left_out
     with console.stage("learn features"):
         features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
     trained_on = extractor.trained_on
@@ -159,12 +191,11 @@ def fit_embedding(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
         elbo = model.elbo(features.x, features.noise, seed=config.seed)
-    return FittedEmbedding(fitted, table, features, trained_on, ~train_mask, history, elbo)
+    return FittedEmbedding(fitted, table, features, trained_on, ~drawn, relatives, history, elbo)
 
 
-def _training_mask(genotypes: GenotypeMatrix, config: EmbedConfig) -> np.ndarray:
-    """(n_samples,) bool: a random share `holdout` is False."""
-    n_samples = genotypes.n_samples
+def training_mask(n_samples: int, config: EmbedConfig, name: str) -> np.ndarray:
+    """(n_samples,) bool: a random share `holdout` is False. `name` is the input's, for messages."""
     order = np.random.default_rng(config.seed).permutation(n_samples)
     # Whoever asks for held-out samples gets at least one.
     n_held_out = max(round(config.holdout * n_samples), int(config.holdout > 0))
@@ -172,10 +203,48 @@ def _training_mask(genotypes: GenotypeMatrix, config: EmbedConfig) -> np.ndarray
     mask[order[:n_held_out]] = False
     if n_samples >= MIN_SAMPLES > n_samples - n_held_out:
         raise NotEnoughDataError(
-            f"{genotypes.name}: --holdout {config.holdout:g} leaves {n_samples - n_held_out} of "
+            f"{name}: --holdout {config.holdout:g} leaves {n_samples - n_held_out} of "
             f"{n_samples} samples to learn from, and {MIN_SAMPLES} are needed; hold out fewer"
         )
     return mask
+
+
+def _find_relatives(
+    genotypes: GenotypeMatrix, train: np.ndarray, config: EmbedConfig, console: Console
+) -> Relatives | None:
+    """Look for close relatives and say what was found; None where it is not looked for."""
+    if config.max_kinship >= 1 or genotypes.n_samples < MIN_SAMPLES:
+        return None
+    # Samples that are badly called are not learnt from in any case.
+    train = train & (sample_call_rate(genotypes) >= config.features.min_sample_call_rate)
+    if not train.any():
+        return None  # said when features are learnt
+    with console.stage("find relatives") as update:
+        found = find_relatives(
+            genotypes,
+            train,
+            min_kinship=config.max_kinship,
+            min_call_rate=config.features.min_call_rate,
+            min_maf=config.features.min_maf,
+            progress=update,
+        )
+    pairs, ids = found.pairs, genotypes.sample_id
+    if not np.isfinite(found.min_kinship):
+        console.warn(
+            f"relatives are not told apart by {pairs.n_variants:,} common variants of "
+            f"{genotypes.n_samples:,} samples; find them with `plink2 --king-cutoff`, and leave "
+            "them out with --remove"
+        )
+    elif len(pairs.kinship):
+        console.note(
+            f"{len(pairs.kinship):,} pairs of close relatives (kinship {found.min_kinship:g} or "
+            f"more): {_some(ids[found.left_out])} are placed on the map, not learnt from and not "
+            "scored"
+        )
+    for first, second, kinship in zip(pairs.first, pairs.second, pairs.kinship, strict=True):
+        said = f"{ids[first]} and {ids[second]}: {relation(kinship)}, kinship {kinship:.3f}"
+        (console.warn if relation(kinship) == DEGREES[0][1] else console.detail)(said)
+    return found
 
 
 def _say_features(
@@ -209,9 +278,10 @@ class RunSummary:
 
 
 def embed_file(
-    path: Path,
+    paths: Path | Sequence[Path],
     *,
     out_dir: Path,
+    reading: ReadOptions | None = None,
     labels_path: Path | None = None,
     id_column: str | None = None,
     population_column: str | None = None,
@@ -228,10 +298,12 @@ def embed_file(
 
     Parameters
     ----------
-    path
-        Genotypes.
+    paths
+        Genotypes: a file, or several of the same samples.
     out_dir
         Output folder; an earlier one of ours is replaced only with `force`.
+    reading
+        What to read of them. `maf` is that of the features, so that no rare variant is held.
     labels_path, id_column, population_column, superpopulation_column
         Label table and its columns (`read_labels`, `label_levels`), found by name if not given.
     model_path
@@ -250,15 +322,15 @@ def embed_file(
     """
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
+    given = [paths] if isinstance(paths, Path) else list(paths)
+    data = _some([path.name for path in given], 3)
     if labels_path is None and (id_column or population_column or superpopulation_column):
         raise OptionError("a label column is named but no file of labels; give --labels TSV")
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         if labels_path is not None:
             CheckedFile(labels_path, LabelFileError)  # before the reading that a typo would cost
-        with console.stage("read genotypes") as update:
-            genotypes = read_genotypes(path, progress=update)
-        _say_genotypes(console, genotypes)
+        genotypes = _read(console, given, reading or ReadOptions(), fitted_model, config)
         labels = _read_labels(console, labels_path, id_column, genotypes)
         levels = (
             label_levels(labels, population_column, superpopulation_column)
@@ -280,6 +352,7 @@ def embed_file(
             elbo, history = fitted.elbo, fitted.history
             n_variants = len(model.extractor.variants)
             parameters = asdict(config)
+            relatives = fitted.relatives
         else:
             model = fitted_model
             with console.stage("place the samples"):
@@ -289,6 +362,7 @@ def embed_file(
                 )
                 elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
             known, history = model.was_trained_on(genotypes.sample_id), None
+            relatives = None
             held_out = ~known
             # A few that the model knows must not stand for a file of new samples.
             in_sample = known & known.all()
@@ -313,21 +387,25 @@ def embed_file(
                     superpopulation=_rows(coarse, scored),
                     fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
                     seed=config.seed,
-                    data=f"{path.name}: {genotypes.n_samples} samples, {n_variants} variants"
+                    data=f"{data}: {genotypes.n_samples} samples, {n_variants} variants"
                     + _columns_words(levels),
                     held_out=held_out[scored],
                 )
             metrics["model"] = _model_metrics(
-                elbo, scored & in_sample, scored & held_out, path.name, config
+                elbo, scored & in_sample, scored & held_out, data, config
             )
         reason = "low call rate" if fitted_model is None else "known to the model"
+        related = called & ~scored & (False if relatives is None else relatives.left_out)
         not_scored = {
             "no called genotype": int((~called).sum()),
-            reason: int((called & ~scored).sum()),
+            "close relative": int(related.sum()),
+            reason: int((called & ~scored & ~related).sum()),
         }
+        parameters["reading"] = (reading or ReadOptions()).describe()
         run = describe_run(
             genotypes, model, features.matched, not_scored, parameters, history, described, command
         )
+        run["relatives"] = _describe_relatives(genotypes.sample_id, relatives)
         with console.stage("write the results"):
             report = write_report(
                 table,
@@ -357,11 +435,58 @@ def embed_file(
     )
 
 
-def _say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:
-    console.note(f"{genotypes.n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
-    for reason, n in genotypes.left_out.items():
-        if n:
-            console.note(f"records left out, {reason}: {n:,}")
+def _read(
+    console: Console,
+    paths: Sequence[Path],
+    options: ReadOptions,
+    model: EmbeddingModel | None,
+    config: EmbedConfig,
+) -> GenotypeMatrix:
+    """Read what the run can use: common variants, or those of the model."""
+    if model is None:
+        options = replace(options, maf=max(options.maf, config.features.min_maf))
+        counted = partial(training_mask, config=config, name=_some(paths, 3))
+    else:
+        # The model has chosen its chromosomes already.
+        options = replace(options, places=_places(model.extractor.variants), chr_set=None)
+        counted = None
+    with console.stage("read genotypes") as update:
+        genotypes = read_genotypes(paths, options, update, counted=counted)
+    say_genotypes(console, genotypes)
+    return genotypes
+
+
+def _places(variants: pd.DataFrame) -> VariantList:
+    """Where a model's variants are; their alleles may come swapped, and are matched later."""
+    places = frozenset(
+        f"{bare_contig(contig).upper()}:{position}"
+        for contig, position in zip(variants["contig"], variants["position"], strict=True)
+    )
+    return VariantList("the model", frozenset(), places, frozenset())
+
+
+def _describe_relatives(
+    sample_id: np.ndarray, relatives: Relatives | None
+) -> dict[str, Any] | None:
+    if relatives is None or not np.isfinite(relatives.min_kinship):
+        return None
+    pairs = relatives.pairs
+    return {
+        "method": "KING-robust kinship",
+        "min_kinship": relatives.min_kinship,
+        "variants": pairs.n_variants,
+        "n_pairs": len(pairs.kinship),
+        "left_out": sample_id[relatives.left_out].tolist(),
+        "pairs": [
+            [str(sample_id[first]), str(sample_id[second]), round(float(kinship), 4)]
+            for first, second, kinship in zip(
+                pairs.first[:MAX_LISTED],
+                pairs.second[:MAX_LISTED],
+                pairs.kinship[:MAX_LISTED],
+                strict=True,
+            )
+        ],
+    }
 
 
 def _read_labels(

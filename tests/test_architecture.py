@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "genotypes": {"errors"},
     "embedding": {"errors"},
-    "console": set(),
+    "console": {"genotypes"},
+    "conversion": {*_DATA, "console", "loaders", "writers"},
     "outputs": {"errors"},
     "loaders": {*_DATA, "preprocessing"},
     "writers": {*_DATA, "loaders"},
@@ -34,7 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimator": {"ddvi"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "pipeline": {*_RUN, "provenance"},
-    "cli": {*_RUN, "provenance", "pipeline"},
+    "reference_sites": {"genotypes"},
+    "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
+    "cli": {*_RUN, "conversion", "inspection", "provenance", "pipeline"},
     "__main__": {"cli"},
 }
 """Room -> the rooms below it that it knows. A new room is added here, with its place."""

@@ -31,6 +31,7 @@ from helpers import make_variants, vcf_header, write_vcf
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.cli import RANGES, _catch_signals, default_out, embed, main
+from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.pipeline import EmbedConfig
 
 # The command in this process.
@@ -112,21 +113,30 @@ def test_defaults_are_those_of_the_library() -> None:
     # They stand in the command line too, because help should not wait for torch.
     said = {p.name: p.default for p in embed.params}
     config = EmbedConfig()
-    assert {name: said[name] for name in RANGES} == {
-        "seed": config.seed,
-        "n_latent": config.model.n_latent,
-        "holdout": config.holdout,
-        "min_maf": config.features.min_maf,
-        "min_call_rate": config.features.min_call_rate,
-        "min_sample_call_rate": config.features.min_sample_call_rate,
-        "ld_r2": config.features.ld_max_r2,
-        "n_pcs": config.features.n_components,
-        "n_clusters": config.model.n_components,
-        "map_steps": config.training.map_steps,
-        "posterior_steps": config.training.posterior_steps,
-        "draws": config.n_draws,
-        "threads": 1,
-    }
+    assert {name: said[name] for name in RANGES} == pytest.approx(
+        {
+            "seed": config.seed,
+            "n_latent": config.model.n_latent,
+            "holdout": config.holdout,
+            "maf": config.features.min_maf,
+            "geno": 1 - config.features.min_call_rate,
+            "mind": 1 - config.features.min_sample_call_rate,
+            "hwe": ReadOptions().hwe,
+            "hard_call_threshold": ReadOptions().hard_call_threshold,
+            "ld_r2": config.features.ld_max_r2,
+            "max_kinship": config.max_kinship,
+            "n_pcs": config.features.n_components,
+            "n_clusters": config.model.n_components,
+            "map_steps": config.training.map_steps,
+            "posterior_steps": config.training.posterior_steps,
+            "draws": config.n_draws,
+            "threads": 1,
+        }
+    )
+    reading = ReadOptions()
+    assert int(said["chr_set"]) == reading.chr_set
+    assert said["multiallelic"] == reading.multiallelic
+    assert said["half_calls"] == reading.half_calls
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,21 @@ def test_defaults_are_those_of_the_library() -> None:
     ],
 )
 def test_the_default_output_folder(name: str, expected: str) -> None:
-    assert default_out(Path(name)) == Path(expected)
+    assert default_out([Path(name)]) == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["chr1.vcf.gz", "chr2.vcf.gz", "chr10.vcf.gz"], "chr.ddvi"),
+        (["ALL.chr1.phase3.vcf.gz", "ALL.chr2.phase3.vcf.gz"], "ALL.chr.ddvi"),
+        (["x.bed", "x.bim", "x.fam"], "x.ddvi"),
+        (["1.vcf", "2.vcf"], "genotypes.ddvi"),
+        (["-"], "genotypes.ddvi"),
+    ],
+)
+def test_the_default_output_folder_of_several(names: list[str], expected: str) -> None:
+    assert default_out([Path(name) for name in names]) == Path(expected)
 
 
 # A run of the default length, in a process of its own, any warning an error.
@@ -192,8 +216,9 @@ def test_default_run_summary(default_run: Run) -> None:
         for line in default_run.process.stdout.splitlines()
     )
     assert summary["samples"] == "150"
-    assert summary["biallelic SNPs read"] == "2,500"
-    assert int(summary["filtered: monomorphic"]) > 0
+    rare = int(summary["left out: MAF below 0.01"])
+    assert rare > 0
+    assert summary["biallelic SNPs read"] == f"{2500 - rare:,}"
     assert int(summary["variants used"].replace(",", "")) > 1000
     assert int(summary["clusters"]) > 1
     assert 0 < float(summary["NMI, populations"]) < 1
@@ -424,17 +449,17 @@ GENOTYPE_FAULTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "nowhere.vcf": ([], ("nowhere.vcf", "no such file", "check the path")),
     "folder.vcf": ([], ("folder.vcf", "is a directory", "give the file inside")),
     "empty.vcf": ([], ("empty.vcf", "is empty", "again")),
-    "not.vcf": ([], ("not.vcf", "not a VCF", "give a VCF")),
+    "not.vcf": ([], ("not.vcf", "no genotype file", "give a VCF")),
     "cut_off.vcf.gz": ([], ("cut_off.vcf.gz", "cut off", "byte", "again")),
     "damaged.vcf.gz": ([], ("damaged.vcf.gz", "damaged", "byte", "again")),
     "sites.vcf": ([], ("sites.vcf", "no samples", "export")),
     "no_gt.vcf": ([], ("no_gt.vcf", "GT", "export")),
     "twice.vcf": ([], ("twice.vcf", "'S3'", "occurs in columns 13 and 34", "rename")),
     "few.vcf": ([], ("few.vcf", "19 samples", "at least 20", "--model")),
-    "gaps.vcf": ([], ("gaps.vcf", "0 of 25", "call rate", "0.9", "--min-sample-call-rate")),
+    "gaps.vcf": ([], ("gaps.vcf", "0 of 25", "call rate", "0.9", "--mind")),
     "rare.vcf": (
-        ["--min-maf", "0.3"],
-        ("rare.vcf", "0 of 60 variants", "monomorphic: 35", "MAF below 0.3: 25", "--min-maf"),
+        ["--maf", "0.3"],
+        ("rare.vcf", "0 of 60 variants", "60 MAF below 0.3", "--maf"),
     ),
 }
 
@@ -522,10 +547,18 @@ def test_bad_output_folders(
         (["--n-latent", "21"], ("--n-latent 21", "20 principal components", "--n-pcs")),
         (["--holdout", "1.5"], ("--holdout", "1.5")),
         (["--holdout", "nan"], ("--holdout", "nan")),
-        (["--min-maf", "nan"], ("--min-maf", "nan")),
-        (["--min-maf", "0.6"], ("--min-maf", "from 0 to 0.5", "0.6")),
-        (["--min-call-rate", "-0.1"], ("--min-call-rate", "-0.1")),
-        (["--min-sample-call-rate", "inf"], ("--min-sample-call-rate", "inf")),
+        (["--maf", "nan"], ("--maf", "nan")),
+        (["--maf", "0.6"], ("--maf", "from 0 to 0.5", "0.6")),
+        (["--geno", "-0.1"], ("--geno", "-0.1")),
+        (["--mind", "inf"], ("--mind", "inf")),
+        (["--hwe", "1.1"], ("--hwe", "1.1")),
+        (["--max-kinship", "0"], ("--max-kinship", "0.01")),
+        (["--hard-call-threshold", "0.6"], ("--hard-call-threshold", "0.6")),
+        (["--chr-set", "x"], ("--chr-set", "'x'", "any")),
+        (["--region", "chr6-100"], ("chr6-100",)),
+        (["--keep", "nowhere"], ("nowhere", "no such file")),
+        (["--extract", "nowhere"], ("nowhere", "no such file")),
+        (["--half-calls", "x"], ("--half-calls", "--help")),
         (["--ld-r2", "2"], ("--ld-r2", "from 0 to 1", "2")),
         (["--n-pcs", "0"], ("--n-pcs", "at least 1")),
         (["--n-clusters", "0"], ("--n-clusters", "at least 1")),
@@ -538,7 +571,7 @@ def test_bad_output_folders(
         (["--model", "m", "--holdout", "0.2", "--n-pcs", "9"], ("--holdout, --n-pcs", "--model")),
         (["--seed", "x"], ("--seed", "'x'", "--help")),
         (["--nonsense"], ("--nonsense", "--help")),
-        (["a", "b"], ("unexpected extra argument", "--help")),
+        (["a"], ("a: no such file", "check the path")),
     ],
 )
 def test_bad_options(

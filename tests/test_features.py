@@ -536,7 +536,7 @@ def test_too_few_training_samples() -> None:
     dosage = genotypes.dosage.copy()
     dosage[:221, ::5] = -1
     message = r"19 of 240 training samples have a call rate of at least 0\.9, and 20 are needed"
-    with pytest.raises(NotEnoughDataError, match=message + ".*--min-sample-call-rate"):
+    with pytest.raises(NotEnoughDataError, match=message + ".*--mind"):
         FeatureExtractor(CONFIG).fit_transform(with_dosage(genotypes, dosage))
     with pytest.raises(NotEnoughDataError, match=r"12 of 12 training samples.*hold out fewer"):
         FeatureExtractor(CONFIG).fit_transform(genotypes, train=np.arange(240) < 12)
@@ -556,7 +556,7 @@ def test_no_usable_variant_names_every_filter_and_its_count() -> None:
     assert "1 of 40 variants are left after the filters, and 40 are needed" in message
     assert "call rate below 0.95: 5; monomorphic: 10; MAF below 0.05: 10;" in message
     assert "linked (r2 above 0.2): 14" in message
-    for option in ("--min-maf", "--min-call-rate", "--ld-r2"):
+    for option in ("--maf", "--geno", "--ld-r2"):
         assert option in message
 
 

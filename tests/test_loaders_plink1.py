@@ -21,7 +21,8 @@ from hypothesis.extra.numpy import arrays
 from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.loaders.plink1 import plink1_prefix
+from ancestry_ddvi.loaders.plink1 import Plink1Source, plink1_prefix
+from ancestry_ddvi.loaders.source import Selection
 
 
 def write_set(prefix: Path, dosage: np.ndarray, variants: pd.DataFrame, **changes: object) -> None:
@@ -96,7 +97,7 @@ def test_its_content_decides(tmp_path: Path, cut: Cut) -> None:
     assert read_genotypes(vcf).source["format"].startswith("VCF")
     intervals = tmp_path / "z.bed"
     intervals.write_text("chr1\t100\t200\n")
-    with pytest.raises(GenotypeFileError, match="not a VCF"):
+    with pytest.raises(GenotypeFileError, match="no genotype file"):
         read_genotypes(intervals)
     with pytest.raises(GenotypeFileError, match="no such file"):
         read_genotypes(tmp_path / "absent")
@@ -184,3 +185,30 @@ def test_plink2_sees_the_same(tmp_path: Path, cut: Cut) -> None:
     is_alt = counted == read.variants["alt"].to_numpy()
     cells = np.where(is_alt, theirs, 2 - theirs)
     np.testing.assert_array_equal(np.where(np.isnan(cells), MISSING, cells), read.dosage)
+
+
+def test_bed_reader_sees_the_same(tmp_path: Path) -> None:
+    """Our table of bytes beside bed-reader, with gaps and chosen samples."""
+    rng = np.random.default_rng(1)
+    dosage = rng.integers(-1, 3, (301, 3000)).astype(np.int8)
+    write_set(tmp_path / "x", dosage, make_variants(3000))
+    source = Plink1Source(tmp_path / "x")
+    some = np.sort(rng.choice(3000, 700, replace=False))
+    late = np.arange(2990, 3000)
+    for index in (np.arange(3000), some, late):
+        for samples in (slice(None), rng.permutation(301)[:50]):
+            ours = source._read_by_variant(index, samples)
+            theirs = source._read_by_sample(index, samples)
+            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(ours, dosage[samples][:, index].T)
+    read = read_genotypes(tmp_path / "x")  # several blocks
+    np.testing.assert_array_equal(read.dosage, dosage)
+    assert read.variants["position"].to_list() == make_variants(3000)["position"].to_list()
+
+
+def test_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    prefix = small(tmp_path)
+    source = Plink1Source(prefix)
+    Path(f"{prefix}.bed").write_bytes(Path(f"{prefix}.bed").read_bytes()[:-1])
+    with pytest.raises(GenotypeFileError, match="not what it was"):
+        list(source.blocks(Selection(), lambda fraction: None))

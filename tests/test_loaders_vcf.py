@@ -137,7 +137,7 @@ def test_form_of_the_result(tmp_path: Path, compress: str) -> None:
     path = write_text(tmp_path / "golden", GOLDEN.read_text(), compress)
     genotypes = read_genotypes(path)
     assert genotypes.dosage.dtype == np.int8
-    assert genotypes.dosage.flags.c_contiguous
+    assert genotypes.dosage.flags.f_contiguous
     assert tuple(genotypes.variants.columns) == VARIANT_COLUMNS
     assert genotypes.variants["position"].dtype == np.int64
     assert genotypes.source == {
@@ -178,7 +178,7 @@ def test_write_then_read_property(dosage: np.ndarray, data: st.DataObject) -> No
     )
     position = st.integers(1, 2**31 - 1)
     alleles = st.sampled_from([(ref, alt) for ref in "ACGT" for alt in "ACGT" if ref != alt])
-    contig = st.sampled_from(["1", "22", "chr7", "HLA-A*01:01"])
+    contig = st.sampled_from(["1", "22", "chr7", "NC_000003.12"])
     sites = data.draw(
         st.lists(
             st.tuples(contig, position, alleles),
@@ -195,7 +195,7 @@ def test_write_then_read_property(dosage: np.ndarray, data: st.DataObject) -> No
     compress = data.draw(st.sampled_from(["none", "gzip", "bgzip"]), "compress")
     with TemporaryDirectory() as folder:
         path = write_vcf(Path(folder) / "x", dosage, sample_id, variants, compress)
-        genotypes = read_genotypes(path)
+        genotypes = read_both(path)
     np.testing.assert_array_equal(genotypes.dosage, dosage)
     assert genotypes.sample_id.tolist() == sample_id
     pd.testing.assert_frame_equal(genotypes.variants, variants)
@@ -232,12 +232,13 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
     dosage = np.zeros((3, 3000), dtype=np.int8)
     path = write_vcf(tmp_path / "x", dosage, SAMPLES, compress="bgzip")
     seen: list[float] = []
-    read_genotypes(path, seen.append)
+    read_genotypes(path, progress=seen.append)
+    read_sources([HtslibSource(path)], progress=seen.append)
     assert len(seen) > 5
-    assert seen == sorted(seen)
-    assert 0 <= seen[0] < 0.5
-    assert seen[-1] == 1.0
-    assert seen.count(1.0) <= 2
+    assert all(0 <= fraction <= 1 for fraction in seen)
+    assert seen.count(1.0) >= 2
+    later = seen[seen.index(1.0) + 1 :]
+    assert sorted(later[-5:]) == later[-5:]
 
 
 # Small decisions.
@@ -318,9 +319,8 @@ def test_htslib_writes_nothing_to_the_terminal(
 @pytest.mark.parametrize(
     ("start", "expected"),
     [
-        (b"\x6c\x1b\x01", "looks like a PLINK 1 .bed"),
-        (b"\x6c\x1b\x10", "looks like a PLINK 2 .pgen"),
-        (b"BCF\x02\x02", "looks like a BCF"),
+        (b"\x6c\x1b\x01", "looks like a PLINK file"),
+        (b"\x6c\x1b\x10", "looks like a PLINK file"),
         (b"\x89HDF\r\n", "looks like an HDF5 file"),
         (b"PK\x03\x04", "looks like a zip archive"),
         (b"\x80\x04\x95", "looks like a Python pickle"),
@@ -335,14 +335,14 @@ def test_htslib_writes_nothing_to_the_terminal(
 )
 def test_other_formats_are_named(tmp_path: Path, start: bytes, expected: str) -> None:
     message = message_of_text(tmp_path, start)
-    assert message.startswith("not a VCF (it ")
+    assert message.startswith("no genotype file (it ")
     assert expected in message
     assert ";" in message
 
 
 def test_other_formats_are_seen_through_compression(tmp_path: Path) -> None:
-    path = write_text(tmp_path / "x.bcf", "BCF\x02\x02 and so on", "bgzip")
-    assert "looks like a BCF" in message_of(path)
+    path = write_text(tmp_path / "x.vcf", "BAM\x01 and so on", "bgzip")
+    assert "looks like a BAM" in message_of(path)
     path.write_bytes(gzip.compress(gzip.compress(b"text")))
     assert "looks like compressed twice" in message_of(path)
 
@@ -350,7 +350,7 @@ def test_other_formats_are_seen_through_compression(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compress", ["none", "gzip", "bgzip"])
 def test_compressed_nothing(tmp_path: Path, compress: str) -> None:
     message = message_of(write_text(tmp_path / "x.vcf", "", compress))
-    assert ("is empty" if compress == "none" else "not a VCF") in message
+    assert ("is empty" if compress == "none" else "no genotype file") in message
 
 
 HEADER = vcf_header(SAMPLES)
@@ -415,7 +415,7 @@ def test_malformed_line(tmp_path: Path, line: str, expected: str) -> None:
     "call",
     ["0/", "/1", "0//1", "0/1/", "a/b", "0/x", "", "-1/0", "0/1 ", "0\\1", ";", "0/99999999999"],
 )
-@pytest.mark.parametrize("contig", ["1", "not_declared"])
+@pytest.mark.parametrize("contig", ["1", "chr7"])  # the second is not declared
 def test_malformed_genotype(tmp_path: Path, call: str, contig: str) -> None:
     records = [record(position="5"), record("0/0", call, "1/1", contig=contig), record()]
     expected = f"record 2 ({contig}:10): sample S2 has genotype "
@@ -434,20 +434,36 @@ def test_more_values_than_format_keys(tmp_path: Path) -> None:
     assert "record 1 (1:10): sample S2 has 2 values for the 1 of FORMAT" in message
 
 
-def test_record_that_only_htslib_refuses(tmp_path: Path) -> None:
-    message = message_of_records(tmp_path, record("0/0:x", "0/1:1", "1/1:1", format="GT:DP"))
-    assert message.startswith("record 1 (1:10): cannot be parsed")
-
-
-def test_contig_line_that_is_not_utf8(tmp_path: Path) -> None:
-    text = HEADER.replace("#CHROM", "##contig=<ID=é>\n#CHROM") + record()
-    message = message_of_text(tmp_path, text.encode("latin-1"))
-    assert message.startswith("its header cannot be parsed ('utf-8' codec")
-
-
-def test_gt_that_the_header_declares_as_a_number(tmp_path: Path) -> None:
-    text = HEADER.replace("Type=String", "Type=Integer") + record()
-    assert message_of_text(tmp_path, text).startswith("record 1 (1:10): cannot be parsed")
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            HEADER + record("0/0:x", "0/1:1", "1/1:1", format="GT:DP"),
+            "record 1 (1:10): cannot be parsed",
+        ),
+        (
+            HEADER.replace("#CHROM", "##contig=<ID=é>\n#CHROM") + record(),
+            "its header cannot be parsed ('utf-8' codec",
+        ),
+        (
+            HEADER.replace("Type=String", "Type=Integer", 1) + record(),
+            "record 1 (1:10): cannot be parsed",
+        ),
+        (
+            HEADER + record() + record("0/0", "0/x", "1/1", contig="X"),
+            "record 2 (X:10): sample S2 has genotype '0/x'",
+        ),
+    ],
+)
+def test_faults_in_what_is_not_looked_at(tmp_path: Path, text: str, complaint: str) -> None:
+    """Other fields than GT, the header's words, calls of records that are left out: no matter,
+    unless the file has to be read through htslib."""
+    path = tmp_path / "file.vcf"
+    path.write_bytes(text.encode("latin-1"))
+    assert read_genotypes(path).dosage.tolist() == [[0], [1], [2]]
+    text += record("0", "0/1", "1/1", position="99")  # a haploid call is for htslib
+    path.write_bytes(text.encode("latin-1"))
+    assert message_of(path).startswith(complaint)
 
 
 def test_allele_that_is_not_utf8(tmp_path: Path) -> None:
@@ -456,7 +472,7 @@ def test_allele_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_no_gt_anywhere(tmp_path: Path) -> None:
-    records = [record("1", "2", "3", format="DP"), record("1", "2", "3", format="DP", alt="C,G")]
+    records = [record("1", "2", "3", format="DP"), record("1", "2", "3", format="DP", alt="G")]
     assert "none of its 2 records has GT in FORMAT" in message_of_records(tmp_path, *records)
 
 

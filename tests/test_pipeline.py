@@ -106,13 +106,13 @@ def test_run_json(quick_results: Path, cut: Cut) -> None:
     run = strict_json(quick_results / "run.json")
     assert run["input"]["sha256"] == hashlib.sha256(cut.vcf.read_bytes()).hexdigest()
     assert run["input"]["path"] == str(cut.vcf)
-    assert run["parameters"] == asdict(QUICK)
+    assert run["parameters"] == asdict(QUICK) | {"reading": {}}
     assert run["seed"] == 0
     assert run["libraries"]["torch"]
     assert set(run["seconds"]) == set(run["cpu_seconds"])
     assert list(run["seconds"]) == [
-        *("read genotypes", "learn features", "train the model", "draw from the posterior"),
-        *("score the embedding", "write the results"),
+        *("read genotypes", "find relatives", "learn features", "train the model"),
+        *("draw from the posterior", "score the embedding", "write the results"),
     ]
     assert all(seconds >= 0 for seconds in run["seconds"].values())
     assert 50 < run["peak_memory_mb"] < 10_000
@@ -125,7 +125,10 @@ def test_counts_add_up(quick_results: Path, cut: Cut) -> None:
     filtered = counts["variants filtered"]
     assert counts["biallelic SNPs read"] == sum(filtered.values()) + counts["variants used"]
     dosage = read_genotypes(cut.vcf).dosage
-    assert filtered["monomorphic"] == (dosage.min(axis=0) == dosage.max(axis=0)).sum() > 0
+    frequency = dosage.mean(axis=0) / 2
+    rare = int((np.minimum(frequency, 1 - frequency) < 0.01).sum())
+    assert counts["records left out"] == {"MAF below 0.01": rare}
+    assert rare > 0
 
 
 def test_covariates(quick_results: Path, cut: Cut) -> None:
@@ -239,7 +242,7 @@ def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> N
     assert described["counts"]["samples trained on"] == 0
     assert described["training"] is None
     # Settings of a training that did not happen would mislead.
-    assert described["parameters"] == {"n_draws": 50, "seed": 0}
+    assert described["parameters"] == {"n_draws": 50, "seed": 0, "reading": {}}
     assert described["model"]["config"]["training"]["map_steps"] == 60
     metrics = strict_json(out / "metrics.json")
     assert metrics["embedding"]["split"].startswith("held-out")
@@ -365,6 +368,7 @@ def test_a_sample_without_a_call_is_kept_and_named(cut: Cut, tmp_path: Path) -> 
     assert not [name for name in metrics if name.startswith("held_out")]
     assert described["counts"]["samples not scored"] == {
         "no called genotype": 1,
+        "close relative": 0,
         "low call rate": 1,
     }
     warnings = "\n".join(described["warnings"])

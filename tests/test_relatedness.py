@@ -20,7 +20,9 @@ from simulate import balding_nichols
 
 from ancestry_ddvi.preprocessing import relatedness
 from ancestry_ddvi.preprocessing.relatedness import (
+    DEGREES,
     RelatedPairs,
+    detectable_kinship,
     related_pairs,
     relation,
     unrelated,
@@ -349,3 +351,15 @@ def test_one_that_went_early_returns_once_all_its_relatives_went_too() -> None:
     """6 goes first, as the last of those with most relatives; 1, 2 and 5 follow."""
     edges = [(0, 1), (0, 2), (1, 3), (1, 6), (2, 4), (2, 6), (3, 5), (4, 5), (5, 6)]
     assert np.flatnonzero(unrelated(pairs_of(edges), 7)).tolist() == [0, 3, 4, 6]
+
+
+def test_few_variants_show_close_relatives_only() -> None:
+    assert detectable_kinship(0) == np.inf
+    assert detectable_kinship(100) == 0.5
+    assert detectable_kinship(4000) < DEGREES[2][0] < detectable_kinship(3000)
+    # The control: strangers, whose largest coefficient stays below.
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0.05, 0.5, 1000)
+    strangers = rng.binomial(2, p, (400, 1000)).astype(np.int8)
+    found = related_pairs(strangers, min_kinship=-1)
+    assert found.kinship.max() < detectable_kinship(1000) < 2 * found.kinship.max()

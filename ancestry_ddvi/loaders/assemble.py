@@ -21,7 +21,7 @@ from ancestry_ddvi.loaders.source import Block
 from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.hardy_weinberg import hardy_weinberg_p
 
-_MIN_GROWTH = 2**24  # bytes
+_MIN_GROWTH = 2**22  # bytes
 _GROWTH = 8  # by an eighth of what is held
 
 
@@ -67,11 +67,12 @@ class Assembler:
             )
         self._buffer[self._n_variants : end] = dosage
         self._n_variants = end
-        for contig, position, *text in rows:
-            self._contig.append(contig)
-            self._position.append(position)
-            for column, value in zip(self._text, text, strict=True):
-                column.append(value)
+        if rows:
+            contig, position, *text = zip(*rows, strict=True)
+            self._contig += contig
+            self._position.extend(position)
+            for column, values in zip(self._text, text, strict=True):
+                column += values
 
     def _filter(self, dosage: np.ndarray) -> np.ndarray | None:
         """(n_rows,) bool: the variants to keep; None for all."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.loaders.lists import SampleList, VariantList
@@ -28,6 +29,8 @@ class ReadOptions:
         Read these samples only, and not those.
     extract, exclude
         Read these variants only, and not those.
+    places
+        Read variants at these places only, those of a model; as `extract`, and said apart.
     multiallelic
         `skip` leaves records with several ALT alleles out; `split` takes each SNP allele as a
         variant of its own.
@@ -59,6 +62,7 @@ class ReadOptions:
     remove: SampleList | None = None
     extract: VariantList | None = None
     exclude: VariantList | None = None
+    places: VariantList | None = None
     multiallelic: str = "skip"
     half_calls: str = "missing"
     hard_call_threshold: float = 0.1
@@ -90,6 +94,20 @@ class ReadOptions:
         if self.chr_set is not None and self.chr_set < 1:
             raise OptionError(f"--chr-set must be at least 1, or any, not {self.chr_set}")
 
+    def describe(self) -> dict[str, Any]:
+        """What differs from the defaults, for the provenance: numbers, words and paths."""
+        told: dict[str, Any] = {}
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value == option.default:
+                continue
+            if isinstance(value, SampleList | VariantList):
+                value = {"path": value.path, "entries": len(value)}
+            elif isinstance(value, RegionSet):
+                value = {"regions": len(value)}
+            told[option.name] = value
+        return told
+
     def site_rule(self) -> SiteRule:
         """A fresh rule that takes what was asked for, its counts at 0."""
         return SiteRule(
@@ -98,6 +116,7 @@ class ReadOptions:
             exclude_regions=self.exclude_regions,
             extract=self.extract,
             exclude=self.exclude,
+            places=self.places,
             split=self.multiallelic == "split",
         )
 

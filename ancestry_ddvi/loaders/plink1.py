@@ -1,8 +1,12 @@
-"""PLINK 1: .bed, .bim and .fam, through bed-reader.
+"""PLINK 1: .bed, .bim and .fam.
 
 The .bed holds two bits a genotype and no names, so nothing in it tells a file of other samples or
 variants: the three files are held against each other before a genotype is read. A1 of the .bim is
 the counted allele (ALT, as plink2 has it) and A2 is REF; neither need be that of the genome.
+
+A file by variant, as all programs write it by default, needs no more than a table of what each byte
+means, which is faster than bed-reader and has nothing that could crash; bed-reader turns round the
+old kind of file, by sample. Both are held against each other in the tests.
 
 Specification: https://www.cog-genomics.org/plink/1.9/formats#bed
 """
@@ -31,9 +35,13 @@ from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Sourc
 SUFFIXES = (".bed", ".bim", ".fam")
 MAGIC = b"\x6c\x1b"
 _BY_VARIANT, _BY_SAMPLE = 1, 0  # the third byte: which index moves slowest
-_BLOCK_BYTES = 2**24
+_BLOCK_BYTES = 2**18  # of dosages: what a core's cache holds
 _PASSES = 8  # over a file by sample, so that a block is an eighth of the matrix
 _HEADER_BYTES = 3
+
+# Of the codes 00, 01, 10 and 11: copies of A1. A byte holds four, from its low bits on.
+_OF_CODE = np.array([2, MISSING, 1, 0], dtype=np.int8)
+_OF_BYTE = _OF_CODE[np.arange(256)[:, None] >> np.array([0, 2, 4, 6]) & 3].view(np.uint32).ravel()
 
 
 def plink1_prefix(path: str | os.PathLike[str]) -> Path | None:
@@ -79,58 +87,92 @@ class Plink1Source(Source):
         prefix = Path(prefix)
         self._files = {suffix: CheckedFile(_beside(prefix, suffix)) for suffix in SUFFIXES}
         self._checksum = hashlib.sha256()
-        fam = _table(self._files[".fam"], self._checksum)
-        self._bim = _table(self._files[".bim"], self._checksum)
-        self._by_variant = _check_bed(self._files[".bed"], len(fam), len(self._bim), self._checksum)
+        fam = list(_rows(self._files[".fam"]))
+        self._checksum.update(self._files[".fam"].sha256.encode())
+        self._n_variants = _count(self._files[".bim"], self._checksum)
+        self._by_variant = _check_bed(
+            self._files[".bed"], len(fam), self._n_variants, self._checksum
+        )
         self.path = self._files[".bed"].path
         self.family_id = tuple(fields[0] for fields in fam)
         self.sample_id = tuple(fields[1] for fields in fam)
 
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """Yield the variants taken; see `Source`."""
+        samples = slice(None) if selection.samples is None else selection.samples
+        read = self._read_by_variant if self._by_variant else self._read_by_sample
+        for rows, index in self._sites(selection.sites):
+            yield Block(rows, read(np.array(index), samples))
+            report((index[-1] + 1) / self._n_variants)
+
+    def _read_by_variant(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
+        """(k, n_selected) dosages of the variants `index`, rising and close together."""
+        n_samples = len(self.sample_id)
+        row_bytes = -(-n_samples // 4)
+        here = index - index[0]
+        size = (int(here[-1]) + 1) * row_bytes
+        with open(self.path, "rb") as file:
+            file.seek(_HEADER_BYTES + int(index[0]) * row_bytes)
+            data = file.read(size)
+        if len(data) < size:
+            raise self._changed(".bed")
+        packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
+        if len(here) < len(packed):
+            packed = packed[here]
+        dosage: np.ndarray = _OF_BYTE[packed].view(np.int8)[:, :n_samples][:, samples]
+        return dosage
+
+    def _read_by_sample(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
+        """The same of any variants; walks through the whole file."""
         from bed_reader import open_bed
 
-        rows, index = self._sites(selection.sites)
-        samples = slice(None) if selection.samples is None else selection.samples
-        # A file by sample is walked whole for any block of variants: a few large ones, then.
-        width = max(1, _BLOCK_BYTES // len(self.sample_id))
-        if not self._by_variant:
-            width = max(width, -(-len(index) // _PASSES))
         with open_bed(
             self.path,
             iid_count=len(self.sample_id),
-            sid_count=len(self._bim),
+            sid_count=self._n_variants,
             properties={"iid": None, "sid": None},
             num_threads=1,
         ) as bed:
-            for start in range(0, len(index), width):
-                part = bed.read(
-                    np.s_[samples, index[start : start + width]], dtype="int8", order="F"
-                ).T
-                # bed-reader's code of a missing genotype in int8 is -127.
-                np.maximum(part, MISSING, out=part)
-                yield Block(rows[start : start + width], part)
-                report(min(1.0, (start + width) / len(index)))
+            dosage: np.ndarray = bed.read(np.s_[samples, index], dtype="int8", order="F").T
+        # bed-reader's code of a missing genotype in int8 is -127.
+        np.maximum(dosage, MISSING, out=dosage)
+        return dosage
 
     def sha256(self) -> str:
         """Of the digests of the three files."""
         return self._checksum.hexdigest()
 
-    def _sites(self, sites: SiteRule) -> tuple[list[Site], np.ndarray]:
-        """The variants taken, and their places in the .bim."""
+    def _sites(self, sites: SiteRule) -> Iterator[tuple[list[Site], list[int]]]:
+        """Yield the variants taken and their places in the .bim, a block of the .bed at a time."""
+        width = max(1, _BLOCK_BYTES // len(self.sample_id))
+        if not self._by_variant:
+            width = max(width, -(-self._n_variants // _PASSES))
         rows: list[Site] = []
-        index = []
-        for number, (contig, name, _, position, alt, ref) in enumerate(self._bim):
+        index: list[int] = []
+        number = -1
+        for number, fields in enumerate(_rows(self._files[".bim"])):
+            contig, name, _, position, alt, ref = fields
             if (at := parse_position(position)) is None:
                 raise self._files[".bim"].fail(
                     f"variant {number + 1} ({name}) has position {position[:40]!r}, which is no "
                     f"whole number up to {MAX_POSITION}; correct it"
                 )
+            if index and number >= index[0] + width:
+                yield rows, index
+                rows, index = [], []
             site = (intern(contig), at, name, intern(ref.upper()))
             if sites.take(*site, (alt,)):
                 rows.append((*site, intern(alt.upper())))
                 index.append(number)
-        return rows, np.array(index, dtype=int)
+        if number + 1 != self._n_variants:
+            raise self._changed(".bim")
+        if index:
+            yield rows, index
+
+    def _changed(self, suffix: str) -> Exception:
+        return self._files[suffix].fail(
+            "is not what it was a moment ago; read it again once nothing writes to it"
+        )
 
 
 def _beside(prefix: Path, suffix: str) -> Path:
@@ -139,10 +181,10 @@ def _beside(prefix: Path, suffix: str) -> Path:
     return capitals if os.path.exists(capitals) and not os.path.exists(path) else path
 
 
-def _table(file: CheckedFile, checksum: hashlib._Hash) -> list[list[str]]:
-    """The six fields of each line of a .bim or .fam."""
-    rows = []
+def _rows(file: CheckedFile) -> Iterator[list[str]]:
+    """Yield the six fields of each line of a .bim or .fam."""
     number = 0
+    empty = True
     for line in iter_lines(file.text()):
         number += 1
         if number == 1 and line.startswith(BYTE_ORDER_MARK):
@@ -155,13 +197,21 @@ def _table(file: CheckedFile, checksum: hashlib._Hash) -> list[list[str]]:
         if len(fields) != 6:
             raise file.fail(f"line {number} has {len(fields)} fields, not 6; correct it")
         try:
-            rows.append([field.decode("utf-8") for field in fields])
+            yield [field.decode("utf-8") for field in fields]
         except UnicodeDecodeError as fault:
             raise file.fail(f"line {number} is not UTF-8; save the file as UTF-8") from fault
-    if not rows:
+        empty = False
+    if empty:
+        raise file.fail(f"has no line with fields; {COPY_AGAIN}")
+
+
+def _count(file: CheckedFile, checksum: hashlib._Hash) -> int:
+    """Lines with fields."""
+    n_lines = sum(1 for line in iter_lines(file.text()) if line.strip())
+    if not n_lines:
         raise file.fail(f"has no line with fields; {COPY_AGAIN}")
     checksum.update(file.sha256.encode())
-    return rows
+    return n_lines
 
 
 def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: hashlib._Hash) -> bool:

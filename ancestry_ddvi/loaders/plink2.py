@@ -36,7 +36,7 @@ _BIM = {6: ("#CHROM", "ID", "CM", "POS", "ALT", "REF"), 5: ("#CHROM", "ID", "POS
 _FAM = ("#FID", "IID", "PAT", "MAT", "SEX", "PHENO1")
 
 _BLOCK_VARIANTS = 4096
-_BLOCK_BYTES = 2**24
+_BLOCK_BYTES = 2**20
 _ZSTD_PIECE = 2**14  # of 16 KiB a hostile file can make 512 MiB, not more
 _REPORT_LINES = 2**14
 _HASHED, _TAKEN = 0.1, 0.3  # of the time, when the .pgen has been hashed and the .pvar read

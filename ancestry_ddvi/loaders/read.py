@@ -27,7 +27,7 @@ from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders.assemble import Assembler
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
-from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL
+from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL, NOT_OF_MODEL
 from ancestry_ddvi.loaders.source import NO_GT, Progress, Selection, Source
 
 STANDARD_INPUT = "-"
@@ -246,7 +246,8 @@ class _Reading:
     @property
     def sample_id(self) -> np.ndarray:
         """(n_samples,) of those to take."""
-        return np.array(self.sources[0].sample_id)[self.orders[0]]
+        taken: np.ndarray = np.array(self.sources[0].sample_id)[self.orders[0]]
+        return taken
 
     @property
     def name(self) -> str:
@@ -282,7 +283,8 @@ class _Reading:
         dosage, variants = assembler.finish()
         funnel = selection.sites.left_out + left_out
         if not len(variants):
-            raise self._nothing_left(funnel, n_taken)
+            n_records = n_taken + selection.sites.left_out.total()
+            raise self._nothing_left(funnel, n_records, n_taken)
         family_id = self.sources[0].family_id
         return GenotypeMatrix(
             dosage=dosage,
@@ -305,18 +307,22 @@ class _Reading:
             "sha256": digests[0] if len(digests) == 1 else joined,
         }
 
-    def _nothing_left(self, funnel: Counter[str], n_taken: int) -> InputError:
-        n_records = n_taken + sum(funnel.values())
+    def _nothing_left(self, funnel: Counter[str], n_records: int, n_taken: int) -> InputError:
         if not n_taken and funnel[NO_GT] == n_records:
             return GenotypeFileError(
                 f"{self.name}: none of its {n_records} records has GT in FORMAT; export the VCF "
                 "with called genotypes"
             )
         reasons = ", ".join(f"{n} {reason}" for reason, n in funnel.most_common())
+        if funnel[NOT_OF_MODEL] and not n_taken:
+            return NotEnoughDataError(
+                f"{self.name}: 0 of the model's variants among its {n_records} ({reasons}); "
+                "check that genome build and contig names agree with the model's"
+            )
         if n_taken:
             return NotEnoughDataError(
-                f"{self.name}: the filters leave none of {n_records} variants ({reasons}); loosen "
-                "them"
+                f"{self.name}: 0 of {n_records} variants are left after the filters ({reasons}); "
+                "loosen --maf, --geno or --hwe"
             )
         remedy = "give a file with such SNPs"
         if funnel[NOT_AUTOSOMAL]:

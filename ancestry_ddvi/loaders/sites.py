@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ancestry_ddvi.genotypes import bare_contig
 from ancestry_ddvi.loaders.lists import VariantList
@@ -17,6 +18,7 @@ OUT_OF_REGION = "outside --region"
 IN_EXCLUDED_REGION = "in --exclude-region"
 NOT_EXTRACTED = "not in --extract"
 EXCLUDED = "in --exclude"
+NOT_OF_MODEL = "not a variant of the model"
 MULTIALLELIC = "multiallelic"
 SYMBOLIC = "symbolic or missing ALT"
 INDEL = "indel or multi-nucleotide"
@@ -58,6 +60,8 @@ class SiteRule:
         Use these only, and not those; None for no such rule.
     extract, exclude
         Use these variants only, and not those; None for no such rule.
+    places
+        Use these variants only, those of a model; None for no such rule.
     split
         Take each SNP allele of a multiallelic record as a variant of its own, the other ALT
         alleles counting as REF (as `bcftools norm -m-` does), where otherwise the record is left
@@ -71,6 +75,7 @@ class SiteRule:
     exclude_regions: RegionSet | None = None
     extract: VariantList | None = None
     exclude: VariantList | None = None
+    places: VariantList | None = None
     split: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     _autosomal: dict[str, bool] = field(default_factory=dict, repr=False)
@@ -116,6 +121,8 @@ class SiteRule:
             return NOT_EXTRACTED
         if self.exclude is not None and self.exclude.names(*variant):
             return EXCLUDED
+        if self.places is not None and not self.places.names(*variant):
+            return NOT_OF_MODEL
         return None
 
 
@@ -128,6 +135,7 @@ def parse_position(text: str) -> int | None:
     return None if position is None or abs(position) > MAX_POSITION else position
 
 
+@lru_cache(maxsize=4096)
 def no_snp(ref: str, alt: str) -> str | None:
     """Why two alleles make no SNP, or None if they do."""
     ref, alt = ref.upper(), alt.upper()

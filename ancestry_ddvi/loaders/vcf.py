@@ -36,8 +36,9 @@ CONTIG_PATTERN = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;
 DOSAGE_KEYS = frozenset((b"DS", b"GP"))
 
 _N_FIXED = len(FIXED_COLUMNS)
-_CHUNK = 2**22
-_BLOCK_BYTES = 2**21  # of calls decoded together: what a core's cache holds
+_CHUNK = 2**18  # of text, and
+_BLOCK_BYTES = 2**18  # of calls, decoded together: what a core's cache holds
+_PADDING = b"\n\n\n\n"  # words are taken at any byte, up to four beyond the last one
 _START = 256  # the first nine columns are mostly shorter than this
 
 # A call as one little-endian word: allele, separator, allele, and the tab behind it.
@@ -196,8 +197,8 @@ class _Reader:
     def blocks(self) -> Iterator[Block]:
         """Yield what was taken, in order."""
         try:
-            for chunk in self._chunks():
-                yield from self._lines(chunk)
+            for chunk, n_bytes in self._chunks():
+                yield from self._lines(chunk, n_bytes)
                 self.report(self.file.fraction_read)
             if self._rows:
                 yield self._close()
@@ -212,37 +213,40 @@ class _Reader:
             )
         self.at_end = True
 
-    def _chunks(self) -> Iterator[bytes]:
-        """Whole lines of records, a few MiB at a time."""
+    def _chunks(self) -> Iterator[tuple[bytes, int]]:
+        """Text and where its last whole line ends: records, a few hundred KiB at a time.
+
+        Behind that end come four bytes at least.
+        """
         text = self.file.text()
         head = b""
         # The header has been looked at before: skip it.
         while (at := _end_of_header(head)) < 0 and (piece := next(text, b"")):
             head += piece
         at = len(head) if at < 0 else at
-        pieces = [head[at:]]
+        pieces, head = [head[at:]], b""
         size = len(pieces[0])
         for piece in text:
             pieces.append(piece)
             size += len(piece)
             if size < _CHUNK or b"\n" not in piece:
                 continue
-            chunk = b"".join(pieces)
-            cut = chunk.rfind(b"\n") + 1
-            yield chunk[:cut]
-            pieces, size = [chunk[cut:]], len(chunk) - cut
+            chunk = b"".join([*pieces, _PADDING])
+            cut = chunk.rindex(b"\n", 0, size) + 1
+            pieces = []
+            yield chunk, cut
+            pieces = [chunk[cut:size]]
+            size -= cut
         if size:
-            yield b"".join(pieces)
+            yield b"".join([*pieces, _PADDING]), size
 
-    def _lines(self, chunk: bytes) -> Iterator[Block]:
+    def _lines(self, chunk: bytes, n_bytes: int) -> Iterator[Block]:
         if b"\0" in chunk:
             raise _UnusualError
-        # Words are taken at any byte, up to four beyond the last one.
-        view = np.frombuffer(chunk + b"\n\n\n\n", dtype=np.uint8)
-        start, n_bytes = 0, len(chunk)
+        view = np.frombuffer(chunk, dtype=np.uint8)
+        start = 0
         while start < n_bytes:
-            end = chunk.find(b"\n", start)
-            end = n_bytes if end < 0 else end
+            end = chunk.index(b"\n", start)
             self._line(chunk, view, start, end)
             start = end + 1
             if len(self._rows) == len(self._words):
@@ -299,7 +303,8 @@ class _Reader:
         n = self.n_samples
         if n_keys == 1 and end - start == 4 * n - 1:
             # Calls of three bytes each, if they are what they seem: that is checked with them.
-            return view[start : end + 1].view("<u4")
+            regular: np.ndarray = view[start : end + 1].view("<u4")
+            return regular
         cells = view[start:end]
         starts = np.concatenate([[0], np.flatnonzero(cells == 9) + 1])
         if len(starts) != n:
@@ -316,7 +321,7 @@ class _Reader:
             raise _UnusualError
         words = (words & _THREE_BYTES) | _TAB
         words[alone] = _MISSING_CALL
-        return words
+        return np.asarray(words)
 
     def _close(self) -> Block:
         """Decode what was taken since the last block."""
@@ -374,7 +379,8 @@ def _count_keys(keys: bytes) -> int:
 
 def _ends(byte: np.ndarray) -> np.ndarray:
     """Whether a byte can stand behind a call."""
-    return (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+    ends: np.ndarray = (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+    return ends
 
 
 def _alleles(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

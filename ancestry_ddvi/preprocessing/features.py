@@ -174,6 +174,27 @@ class FeatureExtractor:
             With fewer than 20 samples, or if the filters leave fewer than 2 K variants; the
             message says which filter took how many.
         """
+        kept = self.select(genotypes, train=train, progress=progress)
+        rows = np.flatnonzero(self.trained_on)
+        progress("principal components")
+        return self._decompose(genotypes, rows, kept, self._n_components(len(rows)))
+
+    def select(
+        self,
+        genotypes: GenotypeMatrix,
+        *,
+        train: np.ndarray | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> np.ndarray:
+        """Choose samples and variants to learn from: the part of `fit_transform` before the PCA.
+
+        Parameters and errors are those of `fit_transform`. After an error, `trained_on` and
+        `funnel` hold what was found until then.
+
+        Returns
+        -------
+        (m,) indices of the variants.
+        """
         config = self.config
         if genotypes.n_samples < MIN_SAMPLES:
             raise NotEnoughDataError(
@@ -192,38 +213,42 @@ class FeatureExtractor:
             raise NotEnoughDataError(
                 f"{genotypes.name}: {n_train} of {n_allowed} training samples have a call rate of "
                 f"at least {config.min_sample_call_rate:g}, and {MIN_SAMPLES} are needed to learn "
-                "from; lower --min-sample-call-rate, hold out fewer or use a better-called file"
+                "from; raise --mind, hold out fewer or use a better-called file"
             )
         rows = np.flatnonzero(self.trained_on)
-        dosage = genotypes.dosage if n_train == genotypes.n_samples else genotypes.dosage[rows]
-        counts = VariantCounts.of(dosage)
+        some = None if n_train == genotypes.n_samples else rows
+        counts = VariantCounts.of(genotypes.dosage, some)
         keep, self.funnel = filter_variants(
             counts, min_call_rate=config.min_call_rate, min_maf=config.min_maf
         )
         progress("prune linked variants")
-        kept = np.flatnonzero(keep)
+        kept: np.ndarray = np.flatnonzero(keep)
         unlinked = prune(
-            dosage[:, kept],
+            genotypes.dosage,
             genotypes.variants.iloc[kept],
             counts.maf[kept],
             window=config.ld_window,
             step=config.ld_step,
             max_r2=config.ld_max_r2,
+            rows=some,
+            columns=kept,
         )
         self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
         kept = kept[unlinked]
-        n_components = min(config.n_components, n_train - 2)
+        n_components = self._n_components(n_train)
         if len(kept) < 2 * n_components:
             taken = "; ".join(f"{reason}: {n}" for reason, n in self.funnel.items() if n)
             raise NotEnoughDataError(
                 f"{genotypes.name}: {len(kept)} of {genotypes.n_variants} variants are left after "
                 f"the filters, and {2 * n_components} are needed ({taken or 'none filtered'}); "
-                "loosen --min-maf, --min-call-rate or --ld-r2, or use a file with more variants"
+                "loosen --maf, --geno or --ld-r2, or use a file with more variants"
             )
         self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
         self.allele_frequency = counts.allele_frequency[kept]
-        progress("principal components")
-        return self._decompose(genotypes, rows, kept, n_components)
+        return kept
+
+    def _n_components(self, n_train: int) -> int:
+        return min(self.config.n_components, n_train - 2)
 
     def fit(
         self,

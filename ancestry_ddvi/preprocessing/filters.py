@@ -40,14 +40,18 @@ class VariantCounts:
     n_samples: int
 
     @classmethod
-    def of(cls, dosage: np.ndarray) -> VariantCounts:
-        """Count (n_samples, n_variants) int8 dosages a block of columns at a time."""
-        n_samples, n_variants = dosage.shape
+    def of(cls, dosage: np.ndarray, rows: np.ndarray | None = None) -> VariantCounts:
+        """Count (n_samples, n_variants) int8 dosages, a block of columns at a time.
+
+        Of the samples `rows` (indices) only, if they are given.
+        """
+        n_samples = dosage.shape[0] if rows is None else len(rows)
+        n_variants = dosage.shape[1]
         n_called = np.empty(n_variants, dtype=np.int64)
         n_counted = np.empty(n_variants, dtype=np.int64)
         varies = np.zeros(n_variants, dtype=bool)
         for columns in column_blocks(n_samples, n_variants, 1):
-            block = dosage[:, columns]
+            block = dosage[:, columns] if rows is None else dosage[rows, columns]
             called = block != MISSING
             n_called[columns] = called.sum(axis=0)
             n_counted[columns] = np.sum(block, axis=0, where=called, dtype=np.int64)

@@ -59,7 +59,7 @@ def hudson_fst_matrix(
     large_enough = np.flatnonzero(np.bincount(code[code >= 0], minlength=len(names)) >= MIN_SAMPLES)
     alleles = []
     for i in large_enough:
-        counts = VariantCounts.of(genotypes.dosage[code == i])
+        counts = VariantCounts.of(genotypes.dosage, np.flatnonzero(code == i))
         alleles.append(np.stack([2 * counts.n_called - counts.n_counted, counts.n_counted], axis=1))
     fst = np.zeros((len(alleles), len(alleles)))
     for a, ours in enumerate(alleles):

@@ -43,13 +43,16 @@ def prune(
     window: int,
     step: int,
     max_r2: float,
+    rows: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
 ) -> np.ndarray:
     """Locate a subset of variants with pairwise r^2 <= `max_r2` inside every window.
 
     Parameters
     ----------
     dosage
-        (n_samples, n_variants) int8, -1 missing.
+        (n_samples, n_variants) int8, -1 missing; or more, of which `rows` (sample indices) and
+        `columns` (variant indices) are meant.
     variants
         (n_variants,) table with `contig` and `position`; windows follow position within a contig,
         whatever the order of the input.
@@ -65,7 +68,7 @@ def prune(
     -------
     (n_variants,) bool mask of the variants kept.
     """
-    keep = np.ones(dosage.shape[1], dtype=bool)
+    keep = np.ones(len(variants), dtype=bool)
     if max_r2 >= 1:  # Rounding puts the r^2 of two equal columns on either side of 1.
         return keep
     position = variants["position"].to_numpy()
@@ -75,7 +78,9 @@ def prune(
         for start in range(0, max(1, len(index) - window + step), step):
             inside = index[start : start + window]
             inside = inside[keep[inside]]
-            unlinked = _unlinked(standardise(dosage[:, inside]), maf[inside], max_r2)
+            part = dosage[:, inside if columns is None else columns[inside]]
+            part = part if rows is None else part[rows]
+            unlinked = _unlinked(standardise(part), maf[inside], max_r2)
             keep[inside[~unlinked]] = False
     return keep
 

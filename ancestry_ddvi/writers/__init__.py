@@ -15,11 +15,11 @@ from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.writers.cache import check_cache, write_cache
 from ancestry_ddvi.writers.plink1 import check_plink1, write_plink1
 from ancestry_ddvi.writers.plink2 import check_plink2, write_plink2
-from ancestry_ddvi.writers.staging import staged
+from ancestry_ddvi.writers.staging import refuse_to_lose, staged
 from ancestry_ddvi.writers.vcf import check_vcf, write_bcf, write_vcf, write_vcf_gz
 from ancestry_ddvi.writers.vcz import check_vcz, write_vcz
 
-__all__ = ["FORMATS", "write_genotypes"]
+__all__ = ["FORMATS", "check_output", "write_genotypes"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ def write_genotypes(
     with staged(targets, force=force) as files:
         kind.write(genotypes, files)
     return targets
+
+
+def check_output(
+    path: str | os.PathLike[str], format: str | None = None, *, force: bool = False
+) -> None:
+    """Raise what `write_genotypes` would, as far as it is known before there are genotypes."""
+    for target in _targets(path, _FORMATS[_name_of(path, format)].set_of):
+        refuse_to_lose(target, force)
 
 
 def _name_of(path: str | os.PathLike[str], given: str | None) -> str:

@@ -31,7 +31,7 @@ def staged(targets: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
         this program writes, or if nothing can be written there; after it, if writing failed.
     """
     for target in targets:
-        _refuse_to_lose(target, force)
+        refuse_to_lose(target, force)
     home = targets[0].parent
     try:
         folder = Path(tempfile.mkdtemp(prefix=".ancestry-ddvi-", dir=home))
@@ -44,7 +44,7 @@ def staged(targets: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
         files = [folder / f"new-{number}" for number in range(len(targets))]
         yield files
         for target in targets:
-            _refuse_to_lose(target, force)
+            refuse_to_lose(target, force)
         _publish(list(zip(files, targets, strict=True)), folder)
     except OSError as error:
         raise OutputError(
@@ -55,7 +55,7 @@ def staged(targets: Sequence[Path], *, force: bool) -> Iterator[list[Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_to_lose(target: Path, force: bool) -> None:
+def refuse_to_lose(target: Path, force: bool) -> None:
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:

@@ -1,0 +1,282 @@
+"""The sites of the built-in reference `1kg`, and how the variants of any file stand to them.
+
+    sites = reference_sites()
+    build = detect_build(genotypes.variants)                    # GRCh37, GRCh38 or unknown
+    aligned = align(genotypes.variants, sites.at("GRCh38"))     # where each site is in the file
+
+A site that a file has at its position is there with
+
+    same        its alleles, REF and ALT as they are
+    swapped     its alleles, REF for ALT: dosages are to be turned, 2 - g
+    flipped     the alleles of the other strand, either way round
+    ambiguous   A and T, or C and G, either way round: the other strand looks the same, and only
+                the frequency tells a flip from a swap
+    other       other alleles
+
+The sites are those of `data/1kg_phase3_24k.sites.tsv`, packed by `scripts/pack_reference_sites.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ancestry_ddvi.genotypes import bare_contig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GRCH37, GRCH38, UNKNOWN = "GRCh37", "GRCh38", "unknown"
+BUILDS = (GRCH37, GRCH38)
+
+RELATIONS = ("same", "swapped", "flipped", "ambiguous", "other", "absent")
+"""Names of the codes in `Aligned.relation`."""
+
+SAME, SWAPPED, FLIPPED, AMBIGUOUS, OTHER, ABSENT = range(len(RELATIONS))
+
+MIN_MATCHES = 20
+MARGIN = 3
+"""A build is told by this many sites, and this many times those of the other build."""
+
+BASES = "ACGT"
+"""A base and its complement have codes that add up to 3."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Biallelic SNPs by place and alleles.
+
+    Attributes
+    ----------
+    contig
+        (n_sites,) str plain names (`bare_contig`).
+    position
+        (n_sites,) int64, 1-based; 0 where the site has none, and is never found.
+    ref, alt
+        (n_sites,) int8 codes in `BASES`; -1 for what is no base, which matches nothing.
+    """
+
+    contig: np.ndarray
+    position: np.ndarray
+    ref: np.ndarray
+    alt: np.ndarray
+
+    @classmethod
+    def of(cls, variants: pd.DataFrame) -> Sites:
+        """Those of the variant table of a `GenotypeMatrix`."""
+        contig, name = variants["contig"].factorize()
+        plain = np.array([bare_contig(str(c)) for c in name], dtype=object)
+        code = {base: i for i, base in enumerate(BASES)}
+        ref, alt = (
+            variants[column].map(code).fillna(-1).to_numpy().astype(np.int8)
+            for column in ("ref", "alt")
+        )
+        return cls(plain[contig], variants["position"].to_numpy().astype(np.int64), ref, alt)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+@dataclass(frozen=True)
+class ReferenceSites:
+    """The sites of a reference, with their positions in both builds.
+
+    Attributes
+    ----------
+    contig
+        (n_sites,) str plain names.
+    position
+        By build: (n_sites,) int64; 0 where lift-over does not keep the site.
+    ref, alt
+        (n_sites,) int8 codes in `BASES`.
+    """
+
+    contig: np.ndarray
+    position: Mapping[str, np.ndarray]
+    ref: np.ndarray
+    alt: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ref)
+
+    def at(self, build: str) -> Sites:
+        """The sites in a build."""
+        return Sites(self.contig, self.position[build], self.ref, self.alt)
+
+
+@lru_cache(maxsize=1)
+def reference_sites() -> ReferenceSites:
+    """The 23,770 sites of `1kg`, in the order of their table."""
+    with (
+        files("ancestry_ddvi").joinpath("resources/1kg_sites.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as packed,
+    ):
+        contig = packed["contig"]
+        position = {build: np.cumsum(packed[build], dtype=np.int64) for build in BUILDS}
+        ref, alt = np.divmod(packed["alleles"].astype(np.int8), len(BASES))
+    return ReferenceSites(contig.astype("U2").astype(object), position, ref, alt)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Where sites are in a file, and how their alleles stand to it.
+
+    Attributes
+    ----------
+    column
+        (n_sites,) int64 index of the variant in the file, the first of equals; -1 if the site is
+        absent or has other alleles there.
+    relation
+        (n_sites,) uint8 codes: `RELATIONS`.
+    turned
+        (n_sites,) bool: the file counts the other allele, so 2 - g is the dosage. True of an
+        ambiguous site that looks swapped, which may be flipped instead.
+    """
+
+    column: np.ndarray
+    relation: np.ndarray
+    turned: np.ndarray
+
+    def counts(self) -> dict[str, int]:
+        """Sites by relation, in the order of `RELATIONS`."""
+        n = np.bincount(self.relation, minlength=len(RELATIONS))
+        return dict(zip(RELATIONS, n.tolist(), strict=True))
+
+
+def align(variants: pd.DataFrame | Sites, sites: Sites) -> Aligned:
+    """Find sites in a file, by contig, position and alleles.
+
+    Parameters
+    ----------
+    variants
+        The table of a `GenotypeMatrix`, or what `Sites.of` made of it.
+    sites
+        What to find.
+    """
+    theirs = variants if isinstance(variants, Sites) else Sites.of(variants)
+    code = {name: i for i, name in enumerate(dict.fromkeys(theirs.contig))}
+    n_alleles = len(BASES) ** 2
+
+    def place(of: Sites) -> np.ndarray:
+        contig = np.array([code.get(name, -1) for name in of.contig], dtype=np.int64)
+        unplaced = (contig < 0) | (of.position < 1)
+        return np.where(unplaced, -1, contig << 40 | of.position)
+
+    def alleles(ref: np.ndarray, alt: np.ndarray, at: np.ndarray) -> np.ndarray:
+        # The complement of what is no base, -1, is 4.
+        known = (at >= 0) & (np.minimum(ref, alt) >= 0) & (np.maximum(ref, alt) < len(BASES))
+        return np.where(known, at * n_alleles + ref * len(BASES) + alt, -1)
+
+    their_place, place_wanted = place(theirs), place(sites)
+    key = alleles(theirs.ref, theirs.alt, their_place)
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+
+    def find(ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+        wanted = alleles(ref, alt, place_wanted)
+        at = np.searchsorted(ordered, wanted)
+        inside = np.minimum(at, len(ordered) - 1)
+        found = (wanted >= 0) & (at < len(ordered)) & (ordered[inside] == wanted)
+        return np.where(found, order[inside], -1)
+
+    ref, alt = sites.ref, sites.alt
+    column = np.full(len(sites), -1, dtype=np.int64)
+    relation = np.full(len(sites), ABSENT, dtype=np.uint8)
+    turned = np.zeros(len(sites), dtype=bool)
+    if not len(ordered):
+        return Aligned(column, relation, turned)
+    relation[np.isin(place_wanted, their_place) & (place_wanted >= 0)] = OTHER
+    for name, first, second, turn in (
+        (SAME, ref, alt, False),
+        (SWAPPED, alt, ref, True),
+        (FLIPPED, 3 - ref, 3 - alt, False),
+        (FLIPPED, 3 - alt, 3 - ref, True),
+    ):
+        at = find(first, second)
+        new = (column < 0) & (at >= 0)
+        column[new], relation[new], turned[new] = at[new], name, turn
+    relation[(column >= 0) & (ref + alt == 3)] = AMBIGUOUS
+    return Aligned(column, relation, turned)
+
+
+@dataclass(frozen=True)
+class Build:
+    """The genome build of a file, and what tells it.
+
+    Attributes
+    ----------
+    name
+        `GRCh37`, `GRCh38` or `unknown`.
+    evidence
+        What tells it, in words.
+    n_matched
+        By build: sites of `1kg` at whose position the file has their alleles, either way round, on
+        either strand; of those that have another position in the other build.
+    """
+
+    name: str
+    evidence: str
+    n_matched: Mapping[str, int]
+
+
+def detect_build(variants: pd.DataFrame | Sites, lengths: Mapping[str, int] | None = None) -> Build:
+    """Tell the build from the positions of the reference's sites, else from contig lengths.
+
+    Parameters
+    ----------
+    variants
+        As `align` takes them.
+    lengths
+        Of the contigs, by name, where the file's header has them.
+    """
+    sites, theirs = reference_sites(), variants
+    if not isinstance(theirs, Sites):
+        theirs = Sites.of(theirs)
+    moved = sites.position[GRCH37] != sites.position[GRCH38]
+    n = {
+        build: int((moved & (align(theirs, sites.at(build)).column >= 0)).sum()) for build in BUILDS
+    }
+    words = (
+        f"{n[GRCH37]:,} of the sites of 1kg are at their GRCh37 position, {n[GRCH38]:,} at that of "
+        "GRCh38"
+    )
+    for build, other in ((GRCH37, GRCH38), (GRCH38, GRCH37)):
+        if n[build] >= max(MIN_MATCHES, MARGIN * n[other]):
+            return Build(build, words, n)
+    n_lengths = {
+        build: sum(
+            CONTIG_LENGTHS[build].get(bare_contig(name)) == length
+            for name, length in (lengths or {}).items()
+        )
+        for build in BUILDS
+    }
+    for build, other in ((GRCH37, GRCH38), (GRCH38, GRCH37)):
+        if n_lengths[build] and not n_lengths[other]:
+            words = f"the header's contig lengths, {n_lengths[build]} of them; {words}"
+            return Build(build, words, n)
+    return Build(UNKNOWN, words, n)
+
+
+# The autosomes, 1 to 22: https://www.ncbi.nlm.nih.gov/grc/human/data
+_LENGTHS = {
+    GRCH37: (
+        *(249250621, 243199373, 198022430, 191154276, 180915260, 171115067, 159138663),
+        *(146364022, 141213431, 135534747, 135006516, 133851895, 115169878, 107349540),
+        *(102531392, 90354753, 81195210, 78077248, 59128983, 63025520, 48129895, 51304566),
+    ),
+    GRCH38: (
+        *(248956422, 242193529, 198295559, 190214555, 181538259, 170805979, 159345973),
+        *(145138636, 138394717, 133797422, 135086622, 133275309, 114364328, 107043718),
+        *(101991189, 90338345, 83257441, 80373285, 58617616, 64444167, 46709983, 50818468),
+    ),
+}
+CONTIG_LENGTHS = {
+    build: {str(i): length for i, length in enumerate(lengths, start=1)}
+    for build, lengths in _LENGTHS.items()
+}
+"""By build, of the autosomes by plain name."""
