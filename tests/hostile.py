@@ -859,6 +859,13 @@ file_case(
     "genotype",
     "x.vcf",
 )
+file_case(
+    "ds_declared_without_a_type",
+    Refused(r"record 2 \(1:20\): the header does not declare DS as numbers; add its ##FORMAT"),
+    (header() + BEFORE + record("0.05", "1", "2", format="DS")).replace("1,Type=Float", "1"),
+    "genotype",
+    "x.vcf",
+)
 genotype_case(
     "ds_all_missing",
     between("..."),

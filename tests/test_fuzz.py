@@ -121,11 +121,11 @@ def rewritten(draw: st.DrawFn, text: str, tokens: tuple[str, ...] = TOKENS) -> b
     """Lines doubled, dropped or moved, fields swapped for others, and a few bytes at last."""
     lines = [line.split("\t") for line in text.split("\n")]
     # Mutations of meta lines teach little: most go to the rest.
-    first = next((i for i, line in enumerate(lines) if line[0] == "#CHROM"), 0)
+    first = next((i for i, line in enumerate(lines) if line[:1] == ["#CHROM"]), 0)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(draw(st.sampled_from((0, first, first))), len(lines) - 1))
         kind = draw(st.sampled_from(("token",) * 5 + ("double", "drop", "move", "swap", "cut")))
-        if kind == "token":
+        if kind == "token" and lines[at]:
             column = draw(st.integers(0, len(lines[at]) - 1))
             lines[at] = [*lines[at]]
             lines[at][column] = draw(st.sampled_from(tokens))
@@ -138,8 +138,8 @@ def rewritten(draw: st.DrawFn, text: str, tokens: tuple[str, ...] = TOKENS) -> b
         elif kind == "swap":
             other = draw(st.integers(0, len(lines) - 1))
             lines[at], lines[other] = [*lines[at][:5], *lines[other][5:]], lines[at]
-        else:
-            lines[at] = lines[at][: draw(st.integers(0, len(lines[at])))]
+        elif kind == "cut":
+            lines[at] = lines[at][: draw(st.integers(0, len(lines[at])))]  # maybe to an empty one
         first = min(first, len(lines) - 1)
     data = "\n".join("\t".join(line) for line in lines).encode()
     if draw(st.integers(0, 3)) == 0:

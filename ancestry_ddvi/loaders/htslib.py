@@ -328,7 +328,10 @@ def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
 
 def _numbers(record: Any, key: str) -> np.ndarray:
     """(n_samples, n) values of a FORMAT key."""
-    values = record.format(key)
+    try:
+        values = record.format(key)
+    except KeyError:  # the line in the header has no Type
+        values = None
     if getattr(values, "ndim", 0) != 2 or values.dtype.kind not in "if":
         raise _WrongDosageError(
             f"the header does not declare {key} as numbers; add its ##FORMAT line, Type=Float"

@@ -79,6 +79,8 @@ def write_vcz(genotypes: GenotypeMatrix, files: list[Path]) -> None:
                 cname="zstd", clevel=7, shuffle=Blosc.BITSHUFFLE if bits else Blosc.NOSHUFFLE
             ),
             chunk_key_encoding={"name": "v2", "separator": "/"},
+            # A reader cannot tell a chunk that was left out, being all REF, from one that was lost.
+            config={"write_empty_chunks": True},
         )
         array.attrs["_ARRAY_DIMENSIONS"] = list(dimensions)
         return array
