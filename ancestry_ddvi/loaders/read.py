@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,12 @@ def read_genotypes(
     if not given:
         raise GenotypeFileError("no genotype file was given; name one")
     with spooled([str(path) for path in given]) as names:
-        return read_sources([open_source(name) for name in names], options, progress, counted)
+        matrix = read_sources([open_source(name) for name in names], options, progress, counted)
+    for name, path in zip(names, given, strict=True):
+        if str(path) == STANDARD_INPUT:  # the copy is gone: nobody should look for it
+            said = matrix.source["path"].replace(name, STANDARD_INPUT)
+            matrix = replace(matrix, source={**matrix.source, "path": said})
+    return matrix
 
 
 def read_sources(
