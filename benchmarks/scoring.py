@@ -54,7 +54,11 @@ def score_in_sample(
 
 
 def score_held_out(
-    train: np.ndarray, new: np.ndarray, trained_on: np.ndarray, labels: dict[str, np.ndarray]
+    train: np.ndarray,
+    new: np.ndarray,
+    trained_on: np.ndarray,
+    held_out: np.ndarray,
+    labels: dict[str, np.ndarray],
 ) -> dict[str, float]:
     """Neighbour scores of new samples among training samples.
 
@@ -62,14 +66,14 @@ def score_held_out(
     ----------
     train, new
         (n_train, n_latent), (n_new, n_latent) positions.
-    trained_on
-        (n_samples,) bool, which samples are the training ones.
+    trained_on, held_out
+        (n_samples,) bool, which samples are the training ones, and which the new ones.
     labels
         Level -> (n_samples,) labels.
     """
     return {
         f"knn_{level}": scores.knn_transfer_accuracy(
-            train, values[trained_on], new, values[~trained_on]
+            train, values[trained_on], new, values[held_out]
         )
         for level, values in labels.items()
     }
