@@ -22,7 +22,9 @@ from ancestry_ddvi import fit_embedding, load_model, read_genotypes
 from ancestry_ddvi.ddvi.model import ModelConfig
 from ancestry_ddvi.errors import OptionError, OutputError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
-from ancestry_ddvi.pipeline import EmbedConfig, embed_file
+from ancestry_ddvi.loaders import ReadOptions
+from ancestry_ddvi.loaders.lists import read_samples
+from ancestry_ddvi.pipeline import EmbedConfig, embed_file, training_mask
 from ancestry_ddvi.preprocessing.features import FeatureConfig
 
 FILES = {
@@ -520,3 +522,97 @@ def test_a_failure_while_writing_leaves_the_old_results(
 def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         EmbedConfig(**settings)
+
+
+# Relatives, filters and models in the reading.
+
+
+def with_a_copy(cut: Cut, path: Path) -> Path:
+    """The cut with its fourth sample once more, under another id."""
+    genotypes = read_genotypes(cut.vcf)
+    dosage = np.vstack([genotypes.dosage, genotypes.dosage[3]])
+    return write_vcf(path, dosage, [*genotypes.sample_id, "again"], genotypes.variants)
+
+
+def test_a_sample_given_twice_is_named_and_learnt_from_once(cut: Cut, tmp_path: Path) -> None:
+    out, described = run(cut, tmp_path, vcf=with_a_copy(cut, tmp_path / "twice.vcf"))
+    (warning,) = (w for w in described["warnings"] if "duplicate or twin" in w)
+    assert warning.startswith(f"{cut.sample_id[3]} and again: ")
+    relatives = described["relatives"]
+    assert relatives["pairs"][0] == [cut.sample_id[3], "again", 0.5]
+    assert relatives["left_out"] == ["again"]
+    assert described["counts"]["samples trained on"] == 150
+    assert described["counts"]["samples not scored"]["close relative"] == 1
+    frame = table_of(out).set_index("sample_id")
+    assert len(frame) == 151
+    # Placed afterwards, and near its copy: nothing else is so close to where it belongs.
+    place = frame.loc["again", ["z1", "z2"]].to_numpy(float)
+    others = frame.drop(index="again")[["z1", "z2"]].to_numpy(float)
+    distance = np.linalg.norm(others - place, axis=1)
+    assert np.argsort(distance).tolist().index(3) < 15
+
+
+def test_relatives_may_be_learnt_from(cut: Cut, tmp_path: Path) -> None:
+    config = replace(QUICK, max_kinship=1.0)
+    vcf = with_a_copy(cut, tmp_path / "twice.vcf")
+    _, described = run(cut, tmp_path, vcf=vcf, config=config)
+    assert described["relatives"] is None
+    assert described["counts"]["samples trained on"] == 151
+    with pytest.raises(OptionError, match="--max-kinship"):
+        replace(QUICK, max_kinship=0)
+
+
+def test_a_relative_that_is_held_out_leaves_nobody_out(cut: Cut, tmp_path: Path) -> None:
+    vcf = with_a_copy(cut, tmp_path / "twice.vcf")
+    for seed in range(20):
+        config = replace(QUICK, holdout=0.3, seed=seed)
+        mask = training_mask(151, config, "x")
+        if mask[3] != mask[150]:
+            break
+    fitted = fit_embedding(read_genotypes(vcf), config)
+    assert fitted.relatives is not None
+    assert len(fitted.relatives.pairs.kinship) == 1
+    assert not fitted.relatives.left_out.any()
+    np.testing.assert_array_equal(fitted.trained_on, mask)
+
+
+def test_rare_variants_are_judged_by_the_samples_learnt_from(cut: Cut, tmp_path: Path) -> None:
+    """A variant that only held-out samples carry is not held, whatever its frequency in all."""
+    config = replace(QUICK, holdout=0.3)
+    held_out = np.flatnonzero(~training_mask(150, config, "x"))
+    genotypes = read_genotypes(cut.vcf)
+    dosage = genotypes.dosage.copy()
+    dosage[:, 7] = 0
+    dosage[held_out, 7] = 2
+    vcf = write_vcf(tmp_path / "x.vcf", dosage, genotypes.sample_id, genotypes.variants)
+    run(cut, tmp_path, vcf=vcf, config=config)
+    variants = pd.read_csv(tmp_path / "out" / "model" / "variants.tsv", sep="\t")
+    assert genotypes.variants["position"][7] not in set(variants["position"])
+
+
+def test_the_options_of_reading_are_recorded(cut: Cut, tmp_path: Path) -> None:
+    (tmp_path / "keep").write_text("\n".join(cut.sample_id[:100]))
+    reading = ReadOptions(keep=read_samples(tmp_path / "keep"), half_calls="haploid", hwe=1e-6)
+    out, described = run(cut, tmp_path, reading=reading)
+    assert described["counts"]["samples"] == 100
+    assert described["parameters"]["reading"] == {
+        "keep": {"path": str(tmp_path / "keep"), "entries": 100},
+        "half_calls": "haploid",
+        "hwe": 1e-6,
+    }
+    assert table_of(out)["sample_id"].tolist() == cut.sample_id[:100]
+
+
+def test_several_files_are_one_run(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
+    genotypes = read_genotypes(cut.vcf)
+    parts = np.array_split(np.arange(genotypes.n_variants), 3)
+    paths = []
+    for number, part in enumerate(parts):
+        some = genotypes.select(variants=part)
+        path = tmp_path / f"part{number}.vcf"
+        paths.append(write_vcf(path, some.dosage, some.sample_id, some.variants))
+    out = tmp_path / "out"
+    embed_file(paths, out_dir=out, config=QUICK)
+    assert (out / "embedding.csv").read_bytes() != b""
+    columns = list(table_of(out).columns)
+    pd.testing.assert_frame_equal(table_of(out), table_of(quick_results)[columns])
