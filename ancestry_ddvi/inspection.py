@@ -49,7 +49,7 @@ from ancestry_ddvi.reference_sites import (
     reference_sites,
 )
 
-DUPLICATE, FIRST_DEGREE, SECOND_DEGREE, _ = (least for least, _ in DEGREES)
+DUPLICATE, _, SECOND_DEGREE, _ = (least for least, _ in DEGREES)
 
 N_NAMED = 5
 """Samples and variants named where there are more."""

@@ -14,7 +14,8 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,10 @@ _CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COPY_AGAIN = "copy or download it again"
 """The remedy for a damaged file."""
+CHANGED = "is not what it was a moment ago; read it again once nothing writes to it"
+"""Of a file that another program changes, cuts off or removes while it is read."""
+
+Take = Callable[[int], bytes]
 
 
 class CheckedFile:
@@ -61,8 +66,8 @@ class CheckedFile:
         self.path = str(path)
         self.error = error
         self.size = self._check_path()
-        with self._open() as file:
-            self.compression = sniff(file.read(18))
+        with self.reading() as take:
+            self.compression = sniff(take(18))
         self._hash = hashlib.sha256()
         self._position = 0
 
@@ -84,11 +89,33 @@ class CheckedFile:
         InputError
             Of type `error`, naming the byte: the file is cut off, or a part of it is damaged.
         """
+        walk = {PLAIN: self._plain, GZIP: self._gzip, BGZIP: self._bgzip}[self.compression]
+        with self.reading() as take:
+            yield from walk(take)
+
+    @contextmanager
+    def reading(self) -> Iterator[Take]:
+        """A function that takes the next so many bytes as they lie in the file, fewer at its end.
+
+        What it has taken is in `sha256`.
+        """
         self._hash = hashlib.sha256()
         self._position = 0
-        walk = {PLAIN: self._plain, GZIP: self._gzip, BGZIP: self._bgzip}[self.compression]
         with self._open() as file:
-            yield from walk(file)
+            self._stamp = stamp(os.fstat(file.fileno()))
+            yield lambda n_bytes: self._take(file, n_bytes)
+
+    def check_unchanged(self) -> None:
+        """Refuse the file if it was written to, or replaced, since `text` or `reading` began.
+
+        For what another library reads after `text`: bytes of which `sha256` knows nothing.
+        """
+        try:
+            same = stamp(os.stat(self.path)) == self._stamp
+        except OSError as fault:
+            raise self.fail(CHANGED) from fault
+        if not same:
+            raise self.fail(CHANGED)
 
     def fail(self, message: str) -> InputError:
         """The error to raise for this file."""
@@ -114,6 +141,8 @@ class CheckedFile:
     def _open(self) -> BinaryIO:
         try:
             return open(self.path, "rb")
+        except FileNotFoundError as fault:
+            raise self.fail("no such file; check the path") from fault
         except OSError as fault:
             raise self.fail(f"cannot be read ({fault.strerror}); check its permissions") from fault
 
@@ -128,14 +157,14 @@ class CheckedFile:
         self._position += len(data)
         return data
 
-    def _plain(self, file: BinaryIO) -> Iterator[bytes]:
-        while piece := self._take(file, _CHUNK):
+    def _plain(self, take: Take) -> Iterator[bytes]:
+        while piece := take(_CHUNK):
             yield piece
 
-    def _gzip(self, file: BinaryIO) -> Iterator[bytes]:
+    def _gzip(self, take: Take) -> Iterator[bytes]:
         inflate = zlib.decompressobj(wbits=31)
         data = b""
-        while data := data or self._take(file, _CHUNK):
+        while data := data or take(_CHUNK):
             if inflate.eof:  # gzip files may be several members, one after the other
                 inflate = zlib.decompressobj(wbits=31)
             try:
@@ -156,11 +185,11 @@ class CheckedFile:
                 f"cut off: its gzip data end early, at byte {self._position}; {COPY_AGAIN}"
             )
 
-    def _bgzip(self, file: BinaryIO) -> Iterator[bytes]:
+    def _bgzip(self, take: Take) -> Iterator[bytes]:
         block = b""
-        while start := self._take(file, 12):
+        while start := take(12):
             offset = self._position - len(start)
-            block = self._block(file, start, offset)
+            block = self._block(take, start, offset)
             if text := self._inflate_block(block, offset):
                 yield text
         if block != BGZF_EOF:
@@ -169,7 +198,7 @@ class CheckedFile:
                 f"{COPY_AGAIN}, or compress it again with bgzip if it is known to be whole"
             )
 
-    def _block(self, file: BinaryIO, start: bytes, offset: int) -> bytes:
+    def _block(self, take: Take, start: bytes, offset: int) -> bytes:
         """Read the block whose first 12 bytes are `start`."""
         magic = b"\x1f\x8b\x08\x04"
         if start[:4] != magic[: len(start)]:
@@ -177,7 +206,7 @@ class CheckedFile:
         block = start
         if len(start) == 12:
             n_extra = struct.unpack_from("<H", start, 10)[0]
-            block += self._take(file, n_extra)
+            block += take(n_extra)
             if len(block) == 12 + n_extra:
                 size = _block_size(block[12:])
                 if size is None or size < len(block) + 8:
@@ -185,7 +214,7 @@ class CheckedFile:
                         f"damaged: the bgzip block at byte {offset} does not tell its size; "
                         f"{COPY_AGAIN}"
                     )
-                block += self._take(file, size - len(block))
+                block += take(size - len(block))
                 if len(block) == size:
                     return block
         raise self.fail(
@@ -210,6 +239,11 @@ class CheckedFile:
                 f"damaged bgzip block at byte {offset} (its checksum does not match); {COPY_AGAIN}"
             )
         return text
+
+
+def stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """What is another once a file was written to or replaced."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sniff(start: bytes) -> str:

@@ -13,6 +13,9 @@ imports the user's __main__ anew. Both sides send frames over the child's stdin 
     parent -> child    the description of the source; later a Selection
     child -> parent    OPENED, then BLOCK and PROGRESS, then DONE; or REFUSED or FAULT, which end it
 
+A child waits between opening and reading, so that a file need not be opened twice; but only one
+does, however many sources are open: that of the first, which is read first. The others start anew.
+
 What a library prints goes to a pipe of which the last line is quoted when it crashed.
 """
 
@@ -30,7 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
-from typing import IO, Any, BinaryIO, NoReturn, cast
+from typing import IO, Any, BinaryIO, ClassVar, NoReturn, cast
 
 from ancestry_ddvi.errors import GenotypeFileError, InputError
 from ancestry_ddvi.loaders.containers import COPY_AGAIN
@@ -74,6 +77,8 @@ class GuardedSource(Source):
         If `kind` raises anything else; holds the traceback of the child.
     """
 
+    _waiting: ClassVar[weakref.ref[GuardedSource] | None] = None  # whose child waits
+
     def __init__(
         self,
         kind: type[Source],
@@ -88,6 +93,11 @@ class GuardedSource(Source):
         self._sha256: str | None = None
         self._end_child: Callable[[], object] = lambda: None
         self._child: _Child | None = self._start()
+        first = GuardedSource._waiting() if GuardedSource._waiting else None
+        if first is None or first._child is None:
+            GuardedSource._waiting = weakref.ref(self)
+        else:
+            self.close()
 
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """As `Source.blocks`; closing the iterator ends the child.
@@ -105,6 +115,7 @@ class GuardedSource(Source):
             while (answer := child.receive())[0] != _DONE:
                 if answer[0] == _BLOCK:
                     yield Block(answer[1], answer[2])
+                    del answer  # while the next block comes
                 else:
                     report(answer[1])
             _, left_out, by_rule, self._sha256, self.format = answer

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+import struct
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -46,6 +47,7 @@ from ancestry_ddvi.loaders.vcf import (
 )
 
 BCF_MAGIC = b"BCF\x02"
+_BCF_START = struct.Struct("<5xI")  # magic, minor version, and how long the text is
 
 # htslib's log level HTS_LOG_OFF.
 _SILENT = 0
@@ -85,8 +87,7 @@ class HtslibSource(Source):
                     f"is a BCF in {self._file.compression}; compress it with `bcftools view -O b`"
                 )
             self.format = "BCF"
-            for _ in self._file.text():  # whole and undamaged, before htslib sees it
-                pass
+            self._verify_header()
             with closing(_open_reader(self._file, ())) as reader:
                 self.sample_id = _checked_ids(self._file, reader.samples)
 
@@ -97,7 +98,12 @@ class HtslibSource(Source):
 
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """Yield the variants taken; see `Source`."""
-        scan = self._scan(report) if self._is_text else _Scan()
+        if self._is_text:
+            scan = self._scan(report)
+        else:
+            scan = _Scan()
+            for _ in self._file.text():  # whole and undamaged, before htslib sees it
+                report(_SCAN_SHARE * self._file.fraction_read)
         open_block = _OpenBlock()
         n_read = 0
         with closing(self._records(scan)) as records:
@@ -121,10 +127,27 @@ class HtslibSource(Source):
                 f"has {n_read} records where it had {scan.n_records} a moment ago; read it again "
                 "once nothing writes to it"
             )
+        self._file.check_unchanged()  # htslib has read what was hashed
 
     def sha256(self) -> str:
         """Of the file, compressed as it is."""
         return self._file.sha256
+
+    def _verify_header(self) -> None:
+        """Check the blocks that hold a BCF's header, before htslib sees them; the rest comes later.
+
+        So that of many files each need be read to its end but once.
+        """
+        text = self._file.text()
+        head = bytearray()
+        while len(head) < _BCF_START.size and (piece := next(text, b"")):
+            head += piece
+        if len(head) < _BCF_START.size:
+            return  # all of it: htslib says what is wrong
+        (n_text,) = _BCF_START.unpack_from(head)
+        n_bytes = _BCF_START.size + n_text - len(head)
+        while n_bytes > 0 and (piece := next(text, b"")):
+            n_bytes -= len(piece)
 
     def _scan(self, report: Progress) -> _Scan:
         """Verify the container and the shape of every line."""
@@ -168,7 +191,7 @@ class HtslibSource(Source):
             taken = selection.sites.take(*site, alts)
             if not taken:
                 return
-            calls = _calls(record, len(alts), selection)
+            calls = _calls(record, len(alts), taken, selection)
         except HalfCallError as fault:
             columns = selection.samples
             column = fault.at[-1] if columns is None else int(columns[fault.at[-1]])
@@ -280,8 +303,10 @@ def _checked_ids(file: CheckedFile, names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _calls(record: Any, n_alts: int, selection: Selection) -> dict[int, np.ndarray] | str:
-    """Dosage of the selected samples by number of the ALT allele, or why there is none.
+def _calls(
+    record: Any, n_alts: int, taken: Sequence[int], selection: Selection
+) -> dict[int, np.ndarray] | str:
+    """Dosage of the selected samples by number of the ALT allele taken, or why there is none.
 
     ValueError: the record contradicts itself.
     """
@@ -297,7 +322,7 @@ def _calls(record: Any, n_alts: int, selection: Selection) -> dict[int, np.ndarr
             return NOT_DIPLOID
         first = alleles[:, 0]
         second = alleles[:, 1] if alleles.shape[1] > 1 else np.full_like(first, -2)
-        return {alt: dosage_of(first, second, alt, selection.calls) for alt in range(1, n_alts + 1)}
+        return {alt: dosage_of(first, second, alt, selection.calls) for alt in taken}
     if n_alts != 1:  # neither DS nor GP says which alleles the dosage is of
         return NO_GT
     dosage = _imputed(record, keys)

@@ -4,9 +4,10 @@ The .bed holds two bits a genotype and no names, so nothing in it tells a file o
 variants: the three files are held against each other before a genotype is read. A1 of the .bim is
 the counted allele (ALT, as plink2 has it) and A2 is REF; neither need be that of the genome.
 
-A file by variant, as all programs write it by default, needs no more than a table of what each byte
-means, which is faster than bed-reader and has nothing that could crash; bed-reader turns round the
-old kind of file, by sample. Both are held against each other in the tests.
+Reading it needs no more than a table of what each byte means, which is faster than bed-reader and
+has nothing that could crash; both are held against each other in the tests. A file by variant, as
+all programs write it by default, is read once from end to end, so that the checksum is of what was
+decoded. The old kind, by sample, has a piece of every row read for each block.
 
 Specification: https://www.cog-genomics.org/plink/1.9/formats#bed
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
 
@@ -24,9 +26,11 @@ import numpy as np
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.containers import (
     BYTE_ORDER_MARK,
+    CHANGED,
     COPY_AGAIN,
     PLAIN,
     CheckedFile,
+    Take,
     iter_lines,
 )
 from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
@@ -36,7 +40,10 @@ SUFFIXES = (".bed", ".bim", ".fam")
 MAGIC = b"\x6c\x1b"
 _BY_VARIANT, _BY_SAMPLE = 1, 0  # the third byte: which index moves slowest
 _BLOCK_BYTES = 2**18  # of dosages: what a core's cache holds
-_PASSES = 8  # over a file by sample, so that a block is an eighth of the matrix
+# By sample: as many variants at a time as keep blocks small beside what a filter leaves of the
+# matrix, and rows of many samples from being read a byte at a time.
+_BY_SAMPLE_BYTES, _BY_SAMPLE_PASSES = 2**20, 128
+_PIECE = 2**20
 _HEADER_BYTES = 3
 
 # Of the codes 00, 01, 10 and 11: copies of A1. A byte holds four, from its low bits on.
@@ -49,16 +56,12 @@ def plink1_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .bed does not begin like one.
     """
+    prefix, suffix = _split(path)
     # Those of os.path are False, and do not raise, where a path cannot be looked at.
-    given, is_file = Path(path), os.path.isfile(path)
-    if is_file:
-        prefix = given.with_suffix("") if given.suffix.lower() in SUFFIXES else None
-    else:
-        prefix = None if os.path.exists(path) else given
-    if prefix is None:
+    if not suffix and os.path.exists(path):
         return None
     try:
-        bed = given if is_file and given.suffix.lower() == ".bed" else _beside(prefix, ".bed")
+        bed = Path(path) if suffix == ".bed" else _beside(prefix, ".bed")
         if not os.path.isfile(bed):  # to open a FIFO would wait for ever
             return None
         with open(bed, "rb") as file:
@@ -72,8 +75,8 @@ class Plink1Source(Source):
 
     Parameters
     ----------
-    prefix
-        The name without suffix.
+    path
+        Any of the three files, or the name that they share.
 
     Raises
     ------
@@ -83,16 +86,18 @@ class Plink1Source(Source):
 
     format = "PLINK 1"
 
-    def __init__(self, prefix: str | os.PathLike[str]) -> None:
-        prefix = Path(prefix)
-        self._files = {suffix: CheckedFile(_beside(prefix, suffix)) for suffix in SUFFIXES}
-        self._checksum = hashlib.sha256()
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        prefix, given = _split(path)
+        self._files = {
+            suffix: CheckedFile(path if suffix == given else _beside(prefix, suffix))
+            for suffix in SUFFIXES
+        }
         fam = list(_rows(self._files[".fam"]))
-        self._checksum.update(self._files[".fam"].sha256.encode())
-        self._n_variants = _count(self._files[".bim"], self._checksum)
-        self._by_variant = _check_bed(
-            self._files[".bed"], len(fam), self._n_variants, self._checksum
-        )
+        self._n_variants = _count(self._files[".bim"])
+        self._by_variant = _check_bed(self._files[".bed"], len(fam), self._n_variants)
+        self._digests = {
+            suffix: file.sha256 for suffix, file in self._files.items() if suffix != ".bed"
+        }
         self.path = self._files[".bed"].path
         self.family_id = tuple(fields[0] for fields in fam)
         self.sample_id = tuple(fields[1] for fields in fam)
@@ -100,57 +105,124 @@ class Plink1Source(Source):
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """Yield the variants taken; see `Source`."""
         samples = slice(None) if selection.samples is None else selection.samples
-        read = self._read_by_variant if self._by_variant else self._read_by_sample
-        for rows, index in self._sites(selection.sites):
-            yield Block(rows, read(np.array(index), samples))
-            report((index[-1] + 1) / self._n_variants)
+        if self._by_variant:
+            yield from self._read_by_variant(selection.sites, samples, report)
+        else:
+            yield from self._read_by_sample(selection.sites, samples, report)
 
-    def _read_by_variant(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
-        """(k, n_selected) dosages of the variants `index`, rising and close together."""
+    def _read_by_variant(
+        self, sites: SiteRule, samples: slice | np.ndarray, report: Progress
+    ) -> Iterator[Block]:
         n_samples = len(self.sample_id)
         row_bytes = -(-n_samples // 4)
-        here = index - index[0]
-        size = (int(here[-1]) + 1) * row_bytes
-        with open(self.path, "rb") as file:
-            file.seek(_HEADER_BYTES + int(index[0]) * row_bytes)
-            data = file.read(size)
-        if len(data) < size:
-            raise self._changed(".bed")
-        packed = np.frombuffer(data, dtype=np.uint8).reshape(-1, row_bytes)
-        if len(here) < len(packed):
-            packed = packed[here]
-        dosage: np.ndarray = _OF_BYTE[packed].view(np.int8)[:, :n_samples][:, samples]
-        return dosage
+        check = _Padding(self._files[".bed"], n_samples, ".fam", "sample")
+        with self._files[".bed"].reading() as take:
+            self._take(take, _HEADER_BYTES)
+            at = 0
+            for rows, index in self._sites(sites):
+                for n_bytes in _pieces((index[0] - at) * row_bytes, row_bytes):
+                    check(np.frombuffer(self._take(take, n_bytes), np.uint8))
+                at = index[-1] + 1
+                data = self._take(take, (at - index[0]) * row_bytes)
+                packed = check(np.frombuffer(data, np.uint8))
+                if len(index) < len(packed):
+                    packed = packed[np.array(index) - index[0]]
+                dosage = _OF_BYTE[packed].view(np.int8)[:, :n_samples][:, samples]
+                yield Block(rows, dosage)
+                report(at / self._n_variants)
+            for n_bytes in _pieces((self._n_variants - at) * row_bytes, row_bytes):
+                check(np.frombuffer(self._take(take, n_bytes), np.uint8))
+            if take(1):
+                raise self._changed(".bed")
+        self._check_digest(".bed")
 
-    def _read_by_sample(self, index: np.ndarray, samples: slice | np.ndarray) -> np.ndarray:
-        """The same of any variants; walks through the whole file."""
-        from bed_reader import open_bed
-
-        with open_bed(
-            self.path,
-            iid_count=len(self.sample_id),
-            sid_count=self._n_variants,
-            properties={"iid": None, "sid": None},
-            num_threads=1,
-        ) as bed:
-            dosage: np.ndarray = bed.read(np.s_[samples, index], dtype="int8", order="F").T
-        # bed-reader's code of a missing genotype in int8 is -127.
-        np.maximum(dosage, MISSING, out=dosage)
-        return dosage
+    def _read_by_sample(
+        self, sites: SiteRule, samples: slice | np.ndarray, report: Progress
+    ) -> Iterator[Block]:
+        self._walk()
+        taken = np.arange(len(self.sample_id))[samples]
+        row_bytes = -(-self._n_variants // 4)
+        with self._bed() as read:
+            for rows, index in self._sites(sites):
+                first, end = index[0] // 4, index[-1] // 4 + 1
+                packed = b"".join(
+                    read(_HEADER_BYTES + int(sample) * row_bytes + first, end - first)
+                    for sample in taken
+                )
+                codes = np.frombuffer(packed, np.uint8).reshape(len(taken), -1)
+                by_sample = _OF_BYTE[codes].view(np.int8)
+                yield Block(rows, by_sample.T[np.array(index) - 4 * first])
+                report((index[-1] + 1) / self._n_variants)
+        self._walk()  # what was read in pieces is what its checksum is of
 
     def sha256(self) -> str:
-        """Of the digests of the three files."""
-        return self._checksum.hexdigest()
+        """Of the digests of .fam, .bim and .bed."""
+        if ".bed" not in self._digests:
+            raise RuntimeError(f"{self.path}: its checksum is known once it has been read")
+        checksum = hashlib.sha256()
+        for suffix in (".fam", ".bim", ".bed"):
+            checksum.update(self._digests[suffix].encode())
+        return checksum.hexdigest()
+
+    def _walk(self) -> None:
+        """Check the rows of a file by sample, and take its checksum."""
+        n_variants = self._n_variants
+        row_bytes = -(-n_variants // 4)
+        check = _Padding(self._files[".bed"], n_variants, ".bim", "variant")
+        with self._files[".bed"].reading() as take:
+            self._take(take, _HEADER_BYTES)
+            for n_bytes in _pieces(len(self.sample_id) * row_bytes, row_bytes):
+                check(np.frombuffer(self._take(take, n_bytes), np.uint8))
+            if take(1):
+                raise self._changed(".bed")
+        self._check_digest(".bed")
+
+    def _take(self, take: Take, n_bytes: int) -> bytes:
+        data = take(n_bytes)
+        if len(data) < n_bytes:
+            raise self._changed(".bed")
+        return data
+
+    @contextmanager
+    def _bed(self) -> Iterator[Callable[[int, int], bytes]]:
+        """A function that reads so many bytes of the .bed from a place on."""
+        bed = self._files[".bed"]
+        try:
+            file = open(bed.path, "rb", buffering=0)  # noqa: SIM115 - closed below
+        except OSError as fault:
+            raise self._changed(".bed") from fault
+
+        def read(at: int, n_bytes: int) -> bytes:
+            try:
+                data = os.pread(file.fileno(), n_bytes, at)
+            except OSError as fault:
+                raise bed.fail(
+                    f"cannot be read at byte {at} ({fault.strerror}); check the disk"
+                ) from fault
+            if len(data) < n_bytes:
+                raise self._changed(".bed")
+            return data
+
+        with file:
+            yield read
+
+    def _check_digest(self, suffix: str) -> None:
+        """Refuse a file that is another than when it was read before."""
+        found = self._files[suffix].sha256
+        if self._digests.setdefault(suffix, found) != found:
+            raise self._changed(suffix)
 
     def _sites(self, sites: SiteRule) -> Iterator[tuple[list[Site], list[int]]]:
         """Yield the variants taken and their places in the .bim, a block of the .bed at a time."""
-        width = max(1, _BLOCK_BYTES // len(self.sample_id))
+        n_samples = len(self.sample_id)
+        width = max(1, _BLOCK_BYTES // n_samples)
         if not self._by_variant:
-            width = max(width, -(-self._n_variants // _PASSES))
+            width = max(_BY_SAMPLE_BYTES // n_samples, self._n_variants // _BY_SAMPLE_PASSES, 4)
         rows: list[Site] = []
         index: list[int] = []
-        number = -1
         for number, fields in enumerate(_rows(self._files[".bim"])):
+            if number == self._n_variants:
+                raise self._changed(".bim")
             contig, name, _, position, alt, ref = fields
             if (at := parse_position(position)) is None:
                 raise self._files[".bim"].fail(
@@ -164,15 +236,21 @@ class Plink1Source(Source):
             if sites.take(*site, (alt,)):
                 rows.append((*site, intern(alt.upper())))
                 index.append(number)
-        if number + 1 != self._n_variants:
-            raise self._changed(".bim")
+        self._check_digest(".bim")
         if index:
             yield rows, index
 
     def _changed(self, suffix: str) -> Exception:
-        return self._files[suffix].fail(
-            "is not what it was a moment ago; read it again once nothing writes to it"
-        )
+        return self._files[suffix].fail(CHANGED)
+
+
+def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The name without suffix, and which of `SUFFIXES` a file that exists has, or ''."""
+    given = Path(path)
+    suffix = given.suffix.lower()
+    if suffix in SUFFIXES and os.path.isfile(path):
+        return given.with_suffix(""), suffix
+    return given, ""
 
 
 def _beside(prefix: Path, suffix: str) -> Path:
@@ -205,20 +283,20 @@ def _rows(file: CheckedFile) -> Iterator[list[str]]:
         raise file.fail(f"has no line with fields; {COPY_AGAIN}")
 
 
-def _count(file: CheckedFile, checksum: hashlib._Hash) -> int:
+def _count(file: CheckedFile) -> int:
     """Lines with fields."""
     n_lines = sum(1 for line in iter_lines(file.text()) if line.strip())
     if not n_lines:
         raise file.fail(f"has no line with fields; {COPY_AGAIN}")
-    checksum.update(file.sha256.encode())
     return n_lines
 
 
-def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: hashlib._Hash) -> bool:
+def _check_bed(file: CheckedFile, n_samples: int, n_variants: int) -> bool:
     """Hold the .bed's size against the two tables; whether variants are its rows."""
     if file.compression != PLAIN:
         raise file.fail("is compressed; decompress it first")
-    start = next(file.text())[:_HEADER_BYTES]
+    with file.reading() as take:
+        start = take(_HEADER_BYTES)
     if (
         len(start) < _HEADER_BYTES
         or start[:2] != MAGIC
@@ -238,32 +316,38 @@ def _check_bed(file: CheckedFile, n_samples: int, n_variants: int, checksum: has
             f"in the .bim make {expected}; the three files do not belong together, or this one is "
             f"cut off: {COPY_AGAIN}"
         )
-    row = _row_past_the_end(file, n_columns)  # walks to the end, for the checksum
-    checksum.update(file.sha256.encode())
-    if row is not None:
-        table, what = (".fam", "sample") if by_variant else (".bim", "variant")
-        raise file.fail(
-            f"has genotypes behind its last {what} (row {row + 1}), so the {table} with its "
-            f"{n_columns} {what}s is too short or another's; give the files that were written "
-            "together"
-        )
     return by_variant
 
 
-def _row_past_the_end(file: CheckedFile, n_columns: int) -> int | None:
-    """The first row whose last byte has a bit set behind the last column, or None.
+class _Padding:
+    """Checks that the bits behind the last column are 0, as the specification has it.
 
-    Those bits are 0 by the specification. So a table that is a few lines short is found, although
-    rows of whole bytes hide it from the size.
+    So a table that is a few lines short is found, although rows of whole bytes hide it from the
+    size.
     """
-    n_bytes, n_last = -(-n_columns // 4), n_columns % 4
-    found, offset = None, -_HEADER_BYTES
-    for piece in file.text():
-        if n_last and found is None:
-            # The first byte of the piece that ends a row.
-            first = n_bytes - 1 - offset if offset < 0 else (n_bytes - 1 - offset) % n_bytes
-            ends = np.frombuffer(piece, np.uint8)[first::n_bytes] >> (2 * n_last)
-            if ends.any():
-                found = (offset + first) // n_bytes + int(np.argmax(ends > 0))
-        offset += len(piece)
-    return found
+
+    def __init__(self, file: CheckedFile, n_columns: int, table: str, what: str) -> None:
+        self._file, self._n_columns, self._table, self._what = file, n_columns, table, what
+        self._n_rows = 0
+
+    def __call__(self, data: np.ndarray) -> np.ndarray:
+        """The next rows of the file as (n_rows, n_bytes)."""
+        rows = data.reshape(-1, -(-self._n_columns // 4))
+        if n_last := self._n_columns % 4:
+            bad = rows[:, -1] >> (2 * n_last) > 0
+            if bad.any():
+                row = self._n_rows + int(np.argmax(bad)) + 1
+                raise self._file.fail(
+                    f"has genotypes behind its last {self._what} (row {row}), so the {self._table} "
+                    f"with its {self._n_columns} {self._what}s is too short or another's; give the "
+                    "files that were written together"
+                )
+        self._n_rows += len(rows)
+        return rows
+
+
+def _pieces(n_bytes: int, row_bytes: int) -> Iterator[int]:
+    """Sizes of whole rows that add up to `n_bytes`."""
+    step = max(1, _PIECE // row_bytes) * row_bytes
+    for start in range(0, n_bytes, step):
+        yield min(step, n_bytes - start)

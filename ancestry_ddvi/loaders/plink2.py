@@ -47,17 +47,13 @@ def plink2_prefix(path: str | os.PathLike[str]) -> Path | None:
 
     None if it is none of these, or what should be the .pgen does not begin like one.
     """
+    given = Path(path)
+    prefix, suffix = _split(given)
     # Those of os.path are False, and do not raise, where a path cannot be looked at.
-    given, is_file = Path(path), os.path.isfile(path)
-    if is_file:
-        suffix = _suffix(given)
-        prefix = Path(str(given)[: -len(suffix)]) if suffix else None
-    else:
-        prefix = None if os.path.exists(path) else given
-    if prefix is None:
+    if not suffix and os.path.exists(path):
         return None
     try:
-        pgen = given if is_file and given.suffix.lower() == ".pgen" else _beside(prefix)
+        pgen = given if suffix == ".pgen" else _beside(prefix)
         if not os.path.isfile(pgen):  # to open a FIFO would wait for ever
             return None
         with open(pgen, "rb") as file:
@@ -83,8 +79,7 @@ class Plink2Source(Source):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         given = Path(path)
-        suffix = _suffix(given)
-        prefix = Path(str(given)[: -len(suffix)]) if suffix else given
+        prefix, suffix = _split(given)
         self._pgen = CheckedFile(given if suffix == ".pgen" else _beside(prefix))
         self.path = self._pgen.path
         self._header = read_pgen_header(self._pgen)
@@ -126,6 +121,7 @@ class Plink2Source(Source):
                     dosage = self._dosage(take, variants.index[part], variants.alt[part])
                     yield Block(variants.rows[part], dosage)
                     report(_TAKEN + (1 - _TAKEN) * min(1.0, (start + step) / n_rows))
+            self._pgen.check_unchanged()  # Pgenlib has read what was hashed
         report(1.0)
 
     def sha256(self) -> str:
@@ -160,6 +156,7 @@ class Plink2Source(Source):
             raise self._refused(fault) from fault
 
     def _refused(self, fault: RuntimeError) -> Exception:
+        self._pgen.check_unchanged()
         said = fault.args[0] if fault.args else ""
         words = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
         return self._pgen.fail(f"damaged: Pgenlib says '{words.strip()}'; {COPY_AGAIN}")
@@ -285,7 +282,6 @@ class _Columns:
         self._n_columns = len(columns)
         self._separator = "\t" if tabs else None
         self._at = [columns.index(name) for name in _SITE_COLUMNS]
-        self._cut = max(self._at) + 1
         self._in_front = self._at == [0, 1, 2, 3, 4]
 
     def fields(self, number: int, line: bytes) -> list[str]:
@@ -370,8 +366,8 @@ def _read_psam(file: CheckedFile) -> tuple[tuple[str, ...], tuple[str, ...] | No
 
 def _lines(file: CheckedFile) -> Iterator[bytes]:
     """Lines that are not blank at the end; whatever the compression."""
-    with open(file.path, "rb") as data:
-        start = data.read(len(_ZSTD_MAGIC))
+    with file.reading() as take:
+        start = take(len(_ZSTD_MAGIC))
     pieces = _unzstd(file) if start == _ZSTD_MAGIC else file.text()
     blank = 0
     for number, line in enumerate(iter_lines(pieces), start=1):
@@ -412,9 +408,12 @@ def _unzstd(file: CheckedFile) -> Iterator[bytes]:
         raise file.fail(f"cut off: its zstd data end early; {COPY_AGAIN}")
 
 
-def _suffix(path: Path) -> str:
-    """Which of `SUFFIXES` a name has, or ''."""
-    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+def _split(path: Path) -> tuple[Path, str]:
+    """The name without suffix, and which of `SUFFIXES` a file that exists has, or ''."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix) and os.path.isfile(path):
+            return Path(str(path)[: -len(suffix)]), suffix
+    return path, ""
 
 
 def _beside(prefix: Path, suffix: str = ".pgen") -> Path:

@@ -90,9 +90,9 @@ def open_source(path: str | os.PathLike[str]) -> Source:
             f"{path}: stands for a .bed and a .pgen; give one of the two with its suffix"
         )
     if one is not None:
-        return Plink1Source(one)
+        return Plink1Source(path)
     if two is not None:
-        return GuardedSource(Plink2Source, str(two))
+        return GuardedSource(Plink2Source, str(path))
     if is_vcf_zarr(path):
         return GuardedSource(VcfZarrSource, str(path))
     file = CheckedFile(path)

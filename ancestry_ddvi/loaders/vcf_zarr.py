@@ -33,7 +33,7 @@ import numpy as np
 
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.loaders.calls import NO_ALLELE, HalfCallError, dosage_of, polyploid
-from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile
+from ancestry_ddvi.loaders.containers import CHANGED, COPY_AGAIN, CheckedFile, stamp
 from ancestry_ddvi.loaders.sites import MAX_POSITION
 from ancestry_ddvi.loaders.source import NOT_DIPLOID, Block, Progress, Selection, Site, Source
 
@@ -51,7 +51,7 @@ _METADATA = (".zarray", ".zattrs", "zarr.json")
 # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst: the last is the chunk's size.
 _BLOSC_HEAD = struct.Struct("<12xI")
 _BLOCK_VARIANTS = 4096
-_BLOCK_BYTES = 2**24
+_READ_BYTES, _BLOCK_BYTES = 2**22, 2**20  # of calls: read together, and decoded together
 _PIECE = 2**20
 _HASHED = 0.1  # of the time, when the files have been hashed
 
@@ -117,6 +117,7 @@ class VcfZarrSource(Source):
 
     def blocks(self, selection: Selection, report: Progress) -> Iterator[Block]:
         """As `Source.blocks`."""
+        stamps = self._stamps()
         self._sha256 = self._hash(report)
         with self._arrays() as (arrays, _):
             calls = arrays[_CALLS]
@@ -124,9 +125,11 @@ class VcfZarrSource(Source):
             step = _rows_at_once(calls)
             for start in range(0, n_variants, step):
                 part = slice(start, min(start + step, n_variants))
-                if (block := self._block(arrays, part, selection)) is not None:
-                    yield block
+                yield from self._blocks(arrays, part, selection)
                 report(_HASHED + (1 - _HASHED) * part.stop / n_variants)
+        # A chunk that went away meanwhile was read as if it held the fill value.
+        if self._stamps() != stamps:
+            raise self._fail(CHANGED)
         report(1.0)
 
     def sha256(self) -> str:
@@ -135,8 +138,8 @@ class VcfZarrSource(Source):
             raise RuntimeError(f"{self.path}: its checksum is known once it has been read")
         return self._sha256
 
-    def _block(self, arrays: dict[str, Any], part: slice, selection: Selection) -> Block | None:
-        """The variants of a part that are taken, or None if none is."""
+    def _blocks(self, arrays: dict[str, Any], part: slice, selection: Selection) -> Iterator[Block]:
+        """Yield the variants of a part that are taken."""
         rows: list[Site] = []
         at: list[int] = []
         alts_taken: list[int] = []
@@ -150,13 +153,42 @@ class VcfZarrSource(Source):
                 at.append(number)
                 alts_taken.append(taken)
         if not rows:
-            return None
-        first, last = at[0], at[-1] + 1
-        calls = self._get(arrays[_CALLS], slice(part.start + first, part.start + last))
+            return
+        begin, end = at[0], at[-1] + 1
+        calls = self._get(arrays[_CALLS], slice(part.start + begin, part.start + end))
+        step = max(1, _BLOCK_BYTES // calls[0].nbytes)
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            first, last = at[some][0], at[some][-1] + 1
+            block = self._decode(
+                rows[some],
+                calls[first - begin : last - begin],
+                np.array(at[some]) - first,
+                np.array(alts_taken[some]),
+                n_alleles[first:last],
+                part.start + first,
+                selection,
+            )
+            if block is not None:
+                yield block
+
+    def _decode(
+        self,
+        rows: list[Site],
+        calls: np.ndarray,
+        index: np.ndarray,
+        alt: np.ndarray,
+        n_alleles: np.ndarray,
+        first: int,
+        selection: Selection,
+    ) -> Block | None:
+        """The variants `rows`, their ALT alleles `alt` in the records `index` of `calls`.
+
+        `first` is the number of the first of these records in the file, from 0.
+        """
         if selection.samples is not None:
             calls = calls[:, selection.samples]
-        index, alt = np.array(at) - first, np.array(alts_taken)
-        self._check_calls(calls, index, n_alleles[first:last], part.start + first, selection)
+        self._check_calls(calls, index, n_alleles, first, selection)
         if calls.shape[2] > 2:
             use = np.flatnonzero(~polyploid(calls[index]).any(axis=1))
             if len(use) < len(rows):
@@ -177,7 +209,7 @@ class VcfZarrSource(Source):
             except HalfCallError as fault:
                 row, column = which[fault.at[0]], fault.at[1]
                 raise self._fail(
-                    f"variant {part.start + first + index[row] + 1} "
+                    f"variant {first + index[row] + 1} "
                     f"({rows[row][0]}:{rows[row][1]}): "
                     f"sample {self._sample(column, selection)} has a half call; take half calls "
                     "as missing, reference or haploid"
@@ -370,6 +402,13 @@ class VcfZarrSource(Source):
                 raise self._fail(f"{file.relative_to(folder)} is no regular file; {COPY_AGAIN}")
         return sorted(files)
 
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        """What is another once a file was written to, replaced or removed."""
+        try:
+            return [stamp(os.stat(path)) for path in self._files or [Path(self.path)]]
+        except OSError as fault:
+            raise self._fail(CHANGED) from fault
+
     def _hash(self, report: Progress) -> str:
         if self._files is None:
             archive = CheckedFile(self.path)
@@ -461,7 +500,7 @@ def _rows_at_once(calls: Any) -> int:
     """Variants to read together: whole chunks, and several if they are small."""
     chunk = (getattr(calls, "shards", None) or calls.chunks)[0]
     row_bytes = calls.shape[1] * calls.shape[2] * calls.dtype.itemsize
-    wanted = min(_BLOCK_VARIANTS, _BLOCK_BYTES // max(1, row_bytes))
+    wanted = min(_BLOCK_VARIANTS, _READ_BYTES // max(1, row_bytes))
     return int(chunk * max(1, wanted // chunk))
 
 
