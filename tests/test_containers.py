@@ -90,6 +90,26 @@ def test_missing_path(tmp_path: Path) -> None:
     assert message_of(tmp_path / "absent.vcf").endswith("no such file; check the path")
 
 
+def test_gone_since_it_was_opened(tmp_path: Path) -> None:
+    file = CheckedFile(write_text(tmp_path / "file", TEXT))
+    (tmp_path / "file").unlink()
+    with pytest.raises(GenotypeFileError, match="file: no such file; check the path"):
+        next(file.text())
+
+
+def test_written_to_or_replaced(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "file", TEXT)
+    file = CheckedFile(path)
+    assert b"".join(file.text())
+    file.check_unchanged()
+    os.utime(path, (1, 1))
+    with pytest.raises(GenotypeFileError, match="file: is not what it was a moment ago; read it"):
+        file.check_unchanged()
+    path.unlink()
+    with pytest.raises(GenotypeFileError, match="file: is not what it was a moment ago; read it"):
+        file.check_unchanged()
+
+
 def test_broken_link(tmp_path: Path) -> None:
     link = tmp_path / "link.vcf"
     link.symlink_to(tmp_path / "absent")

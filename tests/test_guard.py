@@ -153,6 +153,24 @@ def test_left_early() -> None:
             pass
 
 
+def test_of_many_open_sources_one_child_waits() -> None:
+    """That of the first, so that a file alone is opened once; the others read as well."""
+    sources = [GuardedSource(bad.Steady, f"file {i}") for i in range(4)]
+    waiting = children()
+    assert len(waiting) == 1
+    for source in sources:
+        blocks = source.blocks(Selection(), lambda fraction: None)
+        next(blocks)
+        assert len(children()) == 1
+        assert (children() == waiting) == (source is sources[0])
+        list(blocks)
+        assert source.sha256() == "ab" * 32
+        assert not children()
+    alone = GuardedSource(bad.Steady, "the next")
+    assert len(children()) == 1
+    alone.close()
+
+
 def interrupt(fraction: float) -> None:
     raise KeyboardInterrupt
 

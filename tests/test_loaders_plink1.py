@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from bed_reader import to_bed
+from bed_reader import open_bed, to_bed
 from conftest import Cut
 from helpers import make_variants
 from hypothesis import given
@@ -22,6 +24,7 @@ from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.plink1 import Plink1Source, plink1_prefix
+from ancestry_ddvi.loaders.sites import SiteRule
 from ancestry_ddvi.loaders.source import Selection
 
 
@@ -187,20 +190,37 @@ def test_plink2_sees_the_same(tmp_path: Path, cut: Cut) -> None:
     np.testing.assert_array_equal(np.where(np.isnan(cells), MISSING, cells), read.dosage)
 
 
+@dataclass
+class Chosen(SiteRule):
+    """Takes variants by the number in their names."""
+
+    numbers: set[int] = field(default_factory=set)
+
+    def take(self, *site: Any) -> tuple[int, ...]:
+        return (1,) if int(site[2].removeprefix("rs")) in self.numbers else ()
+
+
 def test_bed_reader_sees_the_same(tmp_path: Path) -> None:
     """Our table of bytes beside bed-reader, with gaps and chosen samples."""
     rng = np.random.default_rng(1)
     dosage = rng.integers(-1, 3, (301, 3000)).astype(np.int8)
     write_set(tmp_path / "x", dosage, make_variants(3000))
-    source = Plink1Source(tmp_path / "x")
+    write_set(tmp_path / "s", dosage, make_variants(3000))
+    by_sample(tmp_path / "s", dosage)
     some = np.sort(rng.choice(3000, 700, replace=False))
     late = np.arange(2990, 3000)
     for index in (np.arange(3000), some, late):
         for samples in (slice(None), rng.permutation(301)[:50]):
-            ours = source._read_by_variant(index, samples)
-            theirs = source._read_by_sample(index, samples)
-            np.testing.assert_array_equal(ours, theirs)
-            np.testing.assert_array_equal(ours, dosage[samples][:, index].T)
+            with open_bed(tmp_path / "x.bed", num_threads=1) as bed:
+                theirs = np.maximum(bed.read(np.s_[samples, index], dtype="int8"), MISSING)
+            for name in ("x", "s"):
+                chosen = None if isinstance(samples, slice) else samples
+                selection = Selection(Chosen(numbers=set(index.tolist())), samples=chosen)
+                source = Plink1Source(tmp_path / name)
+                blocks = list(source.blocks(selection, lambda fraction: None))
+                ours = np.concatenate([block.dosage for block in blocks]).T
+                np.testing.assert_array_equal(ours, theirs)
+                np.testing.assert_array_equal(ours, dosage[samples][:, index])
     read = read_genotypes(tmp_path / "x")  # several blocks
     np.testing.assert_array_equal(read.dosage, dosage)
     assert read.variants["position"].to_list() == make_variants(3000)["position"].to_list()
@@ -210,5 +230,45 @@ def test_cut_off_while_it_is_read(tmp_path: Path) -> None:
     prefix = small(tmp_path)
     source = Plink1Source(prefix)
     Path(f"{prefix}.bed").write_bytes(Path(f"{prefix}.bed").read_bytes()[:-1])
+    with pytest.raises(GenotypeFileError, match="not what it was"):
+        list(source.blocks(Selection(), lambda fraction: None))
+
+
+def test_a_suffix_is_taken_off_once(tmp_path: Path) -> None:
+    """`plink2 --make-bed --out study.bed` makes study.bed.bed; study.bed is another's."""
+    mine, other = (np.full((2, 3), value, dtype=np.int8) for value in (1, 2))
+    write_set(tmp_path / "study.bed", mine, make_variants(3))
+    for _ in range(2):  # alone, and beside the other
+        for suffix in (".bed", ".bim", ".fam"):
+            read = read_genotypes(tmp_path / f"study.bed{suffix}")
+            np.testing.assert_array_equal(read.dosage, mine)
+        write_set(tmp_path / "study", other, make_variants(3))
+    np.testing.assert_array_equal(read_genotypes(tmp_path / "study.bed").dosage, other)
+
+
+def test_the_file_that_was_named_is_read(tmp_path: Path) -> None:
+    """Where names differ in capitals only."""
+    mine, other = (np.full((2, 3), value, dtype=np.int8) for value in (1, 2))
+    write_set(tmp_path / "x", mine, make_variants(3))
+    (tmp_path / "x.bed").rename(tmp_path / "x.BED")
+    write_set(tmp_path / "x", other, make_variants(3))
+    if len(list(tmp_path.glob("x.*"))) < 4:
+        pytest.skip("the file system does not tell capitals")
+    np.testing.assert_array_equal(read_genotypes(tmp_path / "x.BED").dosage, mine)
+    np.testing.assert_array_equal(read_genotypes(tmp_path / "x.bed").dosage, other)
+
+
+def test_changed_at_the_same_size(tmp_path: Path) -> None:
+    """By variant, the checksum is of what was decoded; a second reading must find the same."""
+    prefix = small(tmp_path)
+    source = Plink1Source(prefix)
+    bed = Path(f"{prefix}.bed")
+    data = bytearray(bed.read_bytes())
+    data[3] ^= 1
+    bed.write_bytes(data)
+    list(source.blocks(Selection(), lambda fraction: None))
+    assert source.sha256() == read_genotypes(prefix).source["sha256"]
+    data[3] ^= 1
+    bed.write_bytes(data)
     with pytest.raises(GenotypeFileError, match="not what it was"):
         list(source.blocks(Selection(), lambda fraction: None))

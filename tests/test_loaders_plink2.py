@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pgenlib import PgenWriter
 
+from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.guard import GuardedSource
@@ -145,6 +146,40 @@ def test_any_of_its_names(tmp_path: Path) -> None:
         changed.sha256()
     read(changed)
     assert changed.sha256() != source.sha256()
+
+
+def test_a_suffix_is_taken_off_once(tmp_path: Path) -> None:
+    """`plink2 --make-pgen --out study.pgen` makes study.pgen.pgen; study.pgen is another's."""
+    write_set(tmp_path / "study.pgen", correlated(7, 5), make_variants(5))
+    expected = read(Plink2Source(tmp_path / "study.pgen"))[0]
+    for _ in range(2):  # alone, and beside the other
+        for suffix in (".pgen", ".pvar", ".psam"):
+            found = read_genotypes(tmp_path / f"study.pgen{suffix}").dosage
+            np.testing.assert_array_equal(found, expected)
+        write_set(tmp_path / "study", np.zeros((7, 5), dtype=np.int8), make_variants(5))
+    assert not read_genotypes(tmp_path / "study.pgen").dosage.any()
+
+
+def test_the_pvar_that_was_named_is_read(tmp_path: Path) -> None:
+    prefix = small(tmp_path)
+    text = Path(f"{prefix}.pvar").read_bytes()
+    packed = zstandard.compress(text.replace(b"rs1", b"rs9"))
+    Path(f"{prefix}.pvar.zst").write_bytes(packed)
+    for name, expected in ((".pvar.zst", "rs9"), (".pvar", "rs1"), (".pgen", "rs1"), ("", "rs1")):
+        assert read_genotypes(f"{prefix}{name}").variants["id"][1] == expected
+
+
+@pytest.mark.parametrize("suffix", [".pvar", ".pvar.zst"])
+def test_a_pvar_that_goes_away(tmp_path: Path, suffix: str) -> None:
+    prefix = small(tmp_path)
+    pvar = Path(f"{prefix}.pvar")
+    if suffix == ".pvar.zst":
+        Path(f"{prefix}.pvar.zst").write_bytes(zstandard.compress(pvar.read_bytes()))
+        pvar.unlink()
+    source = GuardedSource(Plink2Source, str(prefix))
+    Path(f"{prefix}{suffix}").unlink()
+    with pytest.raises(GenotypeFileError, match=rf"x\{suffix}: no such file; check the path"):
+        read(source)
 
 
 def test_its_content_decides(tmp_path: Path) -> None:

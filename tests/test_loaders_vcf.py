@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import allel
 import numpy as np
 import pandas as pd
+import pysam
 import pytest
 from helpers import vcf_header, write_text, write_vcf
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.loaders import read_genotypes
 from ancestry_ddvi.loaders.htslib import HtslibSource
+from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.read import read_sources
 from ancestry_ddvi.loaders.sites import is_autosome
 
@@ -481,6 +483,25 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
     message = message_of_records(tmp_path, *records)
     assert "no biallelic autosomal SNP among its 4 records" in message
     assert "(2 multiallelic, 1 indel or multi-nucleotide, 1 not on an autosome)" in message
+
+
+def test_half_calls_count_once_for_each_alt_that_is_taken(tmp_path: Path) -> None:
+    """Whether the fast reader, htslib or a BCF is read: one ALT of two is a SNP."""
+    text = vcf_header(SAMPLES).replace("#CHROM", "##contig=<ID=1>\n#CHROM")
+    text += record("./1", "1/2", "0/0", alt="C,AT")
+    path = write_text(tmp_path / "x.vcf", text)
+    with (
+        pysam.VariantFile(str(path)) as file,
+        pysam.VariantFile(str(tmp_path / "x.bcf"), "wb", header=file.header) as bcf,
+    ):
+        for line in file:
+            bcf.write(line)
+    options = ReadOptions(multiallelic="split")
+    found = [read_genotypes(path, options), read_sources([HtslibSource(path)], options)]
+    found.append(read_genotypes(tmp_path / "x.bcf", options))
+    for genotypes in found:
+        assert genotypes.dosage.tolist() == [[-1], [1], [0]]
+        assert genotypes.by_rule == {"half calls taken as missing": 1}
 
 
 def test_file_that_changes_while_it_is_read(tmp_path: Path) -> None:

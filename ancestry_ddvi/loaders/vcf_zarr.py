@@ -51,7 +51,7 @@ _METADATA = (".zarray", ".zattrs", "zarr.json")
 # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst: the last is the chunk's size.
 _BLOSC_HEAD = struct.Struct("<12xI")
 _BLOCK_VARIANTS = 4096
-_READ_BYTES, _BLOCK_BYTES = 2**22, 2**20  # of calls: read together, and decoded together
+_READ_BYTES, _BLOCK_BYTES = 2**21, 2**20  # of calls: read together, and decoded together
 _PIECE = 2**20
 _HASHED = 0.1  # of the time, when the files have been hashed
 
