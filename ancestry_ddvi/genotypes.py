@@ -31,12 +31,16 @@ _LETTERS = {23: "X", 24: "Y"}
 
 @lru_cache(maxsize=4096)
 def bare_contig(contig: str) -> str:
-    """The plain name of a contig: `1` for `chr1`, `CHR1`, `NC_000001.11` and `CM000663.2`.
+    """The plain name of a contig: `1` for `chr1`, `CHR01`, `NC_000001.11` and `CM000663.2`.
 
     Names that are none of these stay as they are.
     """
     if contig[:3].lower() == "chr":
-        return contig[3:]
+        contig = contig[3:]
+    if contig.isascii() and contig.isdigit():
+        return contig.lstrip("0") or "0"
+    if contig.upper() == "M":
+        return "MT"
     if match := _ACCESSION.fullmatch(contig):
         number = int(match[2]) - _FIRST_ACCESSION[match[1].upper()] + 1
         if 1 <= number <= 24:

@@ -116,8 +116,8 @@ class FittedEmbedding:
     trained_on
         (n_samples,) bool: samples that something was learnt from.
     held_out
-        (n_samples,) bool: samples that `holdout` drew. Those in neither were called too badly to
-        learn from, or are close relatives of samples that were learnt from.
+        (n_samples,) bool: samples that `holdout` drew, but for close relatives of samples that
+        were learnt from. Those in neither are such relatives, or were called too badly.
     relatives
         Who is closely related to whom; None if it was not looked for.
     history
@@ -191,7 +191,8 @@ def fit_embedding(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
         elbo = model.elbo(features.x, features.noise, seed=config.seed)
-    return FittedEmbedding(fitted, table, features, trained_on, ~drawn, relatives, history, elbo)
+    held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
+    return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history, elbo)
 
 
 def training_mask(n_samples: int, config: EmbedConfig, name: str) -> np.ndarray:
@@ -235,11 +236,16 @@ def _find_relatives(
             f"{genotypes.n_samples:,} samples; find them with `plink2 --king-cutoff`, and leave "
             "them out with --remove"
         )
-    elif len(pairs.kinship):
+    elif found.min_kinship > config.max_kinship:
+        console.warn(
+            f"{pairs.n_variants:,} common variants tell relatives only from kinship "
+            f"{found.min_kinship:.3f} on, not from {config.max_kinship:g}"
+        )
+    if len(pairs.kinship):
+        apart = found.left_out | found.near
         console.note(
-            f"{len(pairs.kinship):,} pairs of close relatives (kinship {found.min_kinship:g} or "
-            f"more): {_some(ids[found.left_out])} are placed on the map, not learnt from and not "
-            "scored"
+            f"{len(pairs.kinship):,} pairs of close relatives (kinship {found.min_kinship:.3g} or "
+            f"more); placed on the map, not learnt from and not scored: {_some(ids[apart])}"
         )
     for first, second, kinship in zip(pairs.first, pairs.second, pairs.kinship, strict=True):
         said = f"{ids[first]} and {ids[second]}: {relation(kinship)}, kinship {kinship:.3f}"
@@ -395,7 +401,8 @@ def embed_file(
                 elbo, scored & in_sample, scored & held_out, data, config
             )
         reason = "low call rate" if fitted_model is None else "known to the model"
-        related = called & ~scored & (False if relatives is None else relatives.left_out)
+        related = called & ~scored
+        related &= False if relatives is None else relatives.left_out | relatives.near
         not_scored = {
             "no called genotype": int((~called).sum()),
             "close relative": int(related.sum()),

@@ -23,12 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from ancestry_ddvi.errors import GenotypeFileError
+from ancestry_ddvi.errors import GenotypeFileError, NotEnoughDataError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
-from ancestry_ddvi.loaders import read_genotypes
+from ancestry_ddvi.loaders import ReadOptions, read_genotypes
 from ancestry_ddvi.loaders.htslib import HtslibSource
-from ancestry_ddvi.loaders.options import ReadOptions
+from ancestry_ddvi.loaders.lists import read_variants
 from ancestry_ddvi.loaders.read import read_sources
+from ancestry_ddvi.loaders.regions import RegionSet
 from ancestry_ddvi.loaders.sites import is_autosome
 
 GOLDEN = Path(__file__).parent / "data" / "golden.vcf"
@@ -247,7 +248,7 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "contig", ["1", "22", "chr1", "CHR22", "Chr3", "NC_000001.11", "CM000684.2"]
+    "contig", ["1", "22", "chr1", "CHR22", "Chr3", "NC_000001.11", "CM000684.2", "01", "chr09"]
 )
 def test_autosomes(contig: str) -> None:
     assert is_autosome(contig)
@@ -276,7 +277,7 @@ def test_autosomes(contig: str) -> None:
         "chr1_KI270706v1_random",
         "GL000192.1",
         "scaffold_1",
-        "01",
+        "00",
     ],
 )
 def test_not_autosomes(contig: str) -> None:
@@ -473,6 +474,64 @@ def test_allele_that_is_not_utf8(tmp_path: Path) -> None:
     assert "record 1 (1:10): cannot be parsed" in message_of_text(tmp_path, text)
 
 
+@pytest.mark.parametrize("calls", [("0/0", "0/1", ""), ("0/0", "", "0/1"), ("", "0/1", "0/1")])
+@pytest.mark.parametrize("keys", ["GT", "GT:DP"])
+def test_an_empty_cell(tmp_path: Path, calls: tuple[str, ...], keys: str) -> None:
+    message = message_of_records(tmp_path, record(), record(*calls, position="20", format=keys))
+    assert "record 2 (1:20): sample S" in message
+
+
+@pytest.mark.parametrize("call", [".\r1", "0/1\r", ".\r", "0/1\r:3"])
+def test_a_carriage_return_within_a_line_is_no_end(tmp_path: Path, call: str) -> None:
+    line = record(call, "0/1", "1/1", position="20", format="GT:DP")
+    message = message_of_records(tmp_path, record(), line)
+    assert "record 2 (1:20): sample S1 has genotype" in message
+
+
+def test_an_empty_id_is_none(tmp_path: Path) -> None:
+    assert read_records(tmp_path, record(id="")).variants["id"].tolist() == ["."]
+
+
+def test_one_site_under_two_names_of_its_contig(tmp_path: Path) -> None:
+    genotypes = read_records(tmp_path, record(), record(contig="chr1"), record(contig="chr01"))
+    assert genotypes.dosage.T.tolist() == [[0, 1, 2]]
+    assert genotypes.left_out == {"duplicated site": 2}
+
+
+def test_nothing_called_is_said(tmp_path: Path) -> None:
+    (note,) = read_records(tmp_path, record("./.", "./.", ".")).notes
+    assert note.startswith("no genotype is called")
+    path = write_text(tmp_path / "x.vcf", HEADER + record("./.", "./.", "."))
+    with pytest.raises(NotEnoughDataError, match="1 no genotype called"):
+        read_genotypes(path, ReadOptions(maf=0.01))
+
+
+def test_progress_does_not_fall_where_htslib_takes_over(tmp_path: Path) -> None:
+    records = [record(position=str(i + 1)) for i in range(2000)]
+    path = write_text(
+        tmp_path / "x.vcf", HEADER + "".join(records) + record("0", "0/1", "1/1", position="9999")
+    )
+    seen: list[float] = []
+    read_genotypes(path, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_lists_that_name_nothing_are_said(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "x.vcf", HEADER + record(id="rs1") + record(position="20"))
+    (tmp_path / "list").write_text("rs1\nrs2\n1\t20\n")
+    (tmp_path / "other").write_text("rs2\n")
+    named, other = (read_variants(tmp_path / name) for name in ("list", "other"))
+    regions = RegionSet.parse(["6:1-100"])
+    options = ReadOptions(extract=named, exclude=other, exclude_regions=regions)
+    genotypes = read_genotypes(path, options)
+    assert genotypes.n_variants == 2
+    extract, exclude, region = genotypes.notes
+    assert "names 3 variants, of which 2 are read" in extract
+    assert "none is left out" in exclude
+    assert "--exclude-region" in region
+
+
 def test_no_gt_anywhere(tmp_path: Path) -> None:
     records = [record("1", "2", "3", format="DP"), record("1", "2", "3", format="DP", alt="G")]
     assert "none of its 2 records has GT in FORMAT" in message_of_records(tmp_path, *records)
@@ -536,8 +595,8 @@ def test_flipped_bits_never_give_another_matrix(tmp_path: Path, compress: str) -
 FLIPPER = """
 import sys
 import numpy as np
-from ancestry_ddvi.errors import GenotypeFileError
-from ancestry_ddvi.loaders import read_genotypes
+from ancestry_ddvi.errors import GenotypeFileError, NotEnoughDataError
+from ancestry_ddvi.loaders import ReadOptions, read_genotypes
 
 path, *bits = sys.argv[1:]
 intact, raw = read_genotypes(path), open(path, "rb").read()

@@ -538,6 +538,8 @@ def test_a_sample_given_twice_is_named_and_learnt_from_once(cut: Cut, tmp_path: 
     out, described = run(cut, tmp_path, vcf=with_a_copy(cut, tmp_path / "twice.vcf"))
     (warning,) = (w for w in described["warnings"] if "duplicate or twin" in w)
     assert warning.startswith(f"{cut.sample_id[3]} and again: ")
+    # 1,876 common variants do not tell second degree.
+    assert [w for w in described["warnings"] if "tell relatives only from kinship" in w]
     relatives = described["relatives"]
     assert relatives["pairs"][0] == [cut.sample_id[3], "again", 0.5]
     assert relatives["left_out"] == ["again"]
@@ -574,6 +576,10 @@ def test_a_relative_that_is_held_out_leaves_nobody_out(cut: Cut, tmp_path: Path)
     assert len(fitted.relatives.pairs.kinship) == 1
     assert not fitted.relatives.left_out.any()
     np.testing.assert_array_equal(fitted.trained_on, mask)
+    # Its score would flatter: it is in neither split.
+    held_out = ~mask
+    held_out[150 if mask[3] else 3] = False
+    np.testing.assert_array_equal(fitted.held_out, held_out)
 
 
 def test_rare_variants_are_judged_by_the_samples_learnt_from(cut: Cut, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.genotypes import bare_contig
 from ancestry_ddvi.loaders.options import ReadOptions
-from ancestry_ddvi.loaders.sites import DUPLICATED
+from ancestry_ddvi.loaders.sites import DUPLICATED, UNCALLED
 from ancestry_ddvi.loaders.source import Block
 from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.hardy_weinberg import hardy_weinberg_p
@@ -89,6 +90,7 @@ class Assembler:
                 self.left_out[reason] += n
             keep = keep & ~fails
 
+        leave_out(UNCALLED, counts.n_called == 0)
         if options.geno < 1:
             reason = f"more than {options.geno:g} of the genotypes missing"
             leave_out(reason, counts.n_missing > options.geno * counts.n_samples)
@@ -114,7 +116,11 @@ class Assembler:
                 "alt": pd.Series(alts, dtype="str"),
             }
         )
-        duplicated = variants.duplicated(["contig", "position", "ref", "alt"]).to_numpy()
+        # `1` and `chr1`, of two files, are one contig.
+        sites = variants[["position", "ref", "alt"]].assign(
+            contig=variants["contig"].map(bare_contig)
+        )
+        duplicated = sites.duplicated().to_numpy()
         n_kept = self._n_variants
         if n_duplicated := int(duplicated.sum()):
             self.left_out[DUPLICATED] += n_duplicated

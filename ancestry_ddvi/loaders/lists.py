@@ -177,7 +177,8 @@ class VariantList:
 def read_variants(path: str | os.PathLike[str]) -> VariantList:
     """Read a list of variants, one a line: `rs123`, `1:752566` or `1:752566:G:A`.
 
-    Of several columns the first is taken; lines that start with `#` are passed over.
+    Of several columns the first is taken, or the first two if they are a chromosome and a position;
+    lines that start with `#` are passed over.
 
     Raises
     ------
@@ -196,7 +197,14 @@ def read_variants(path: str | os.PathLike[str]) -> VariantList:
             )
         if line.startswith("#"):
             continue
-        entry = line.split(maxsplit=1)[0]
+        entry, *rest = line.split(maxsplit=2)
+        if rest and bare_contig(entry).isdigit():  # a table that starts with the chromosome
+            if not is_number(rest[0]):
+                raise file.fail(
+                    f"line {number}: {entry!r} is a chromosome and no variant; give ids, or "
+                    "contig:position, one a line"
+                )
+            entry = f"{entry}:{rest[0]}"
         if entry == ".":
             raise file.fail(
                 f"line {number}: '.' is the id of every variant without one; give contig:position"

@@ -27,7 +27,12 @@ from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders.assemble import Assembler
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
-from ancestry_ddvi.loaders.sites import NOT_AUTOSOMAL, NOT_OF_MODEL
+from ancestry_ddvi.loaders.sites import (
+    EXCLUDED,
+    IN_EXCLUDED_REGION,
+    NOT_AUTOSOMAL,
+    NOT_OF_MODEL,
+)
 from ancestry_ddvi.loaders.source import NO_GT, Progress, Selection, Source
 
 STANDARD_INPUT = "-"
@@ -183,7 +188,7 @@ def read_sources(
 ) -> GenotypeMatrix:
     """As `read_genotypes`, of sources that are open."""
     options = options or ReadOptions()
-    report = progress or (lambda fraction: None)
+    report = _rising(progress or (lambda fraction: None))
     reading = _match(sources, options)
     n_passes = 1 + (options.mind < 1)
     if options.mind < 1:
@@ -191,6 +196,18 @@ def read_sources(
     matrix = reading.read(options, counted, _share(report, n_passes - 1, n_passes))
     report(1.0)
     return matrix
+
+
+def _rising(report: Progress) -> Progress:
+    """Progress that never falls, whatever a reader does that starts anew."""
+    most = 0.0
+
+    def rising(fraction: float) -> None:
+        nonlocal most
+        most = max(most, fraction)
+        report(most)
+
+    return rising
 
 
 def _share(report: Progress, at: int, n: int) -> Progress:
@@ -290,6 +307,12 @@ class _Reading:
         if not len(variants):
             n_records = n_taken + selection.sites.left_out.total()
             raise self._nothing_left(funnel, n_records, n_taken)
+        self._note_lists(options, funnel, n_taken)
+        if dosage.max() < 0:
+            self.notes.append(
+                "no genotype is called, in any sample at any variant; a GT of ./. hides dosages "
+                "beside it: drop GT (`bcftools annotate -x FORMAT/GT`) to have DS or GP read"
+            )
         family_id = self.sources[0].family_id
         return GenotypeMatrix(
             dosage=dosage,
@@ -301,6 +324,21 @@ class _Reading:
             by_rule=dict(selection.calls.by_rule),
             notes=tuple(self.notes),
         )
+
+    def _note_lists(self, options: ReadOptions, funnel: Counter[str], n_taken: int) -> None:
+        """Say where a list or a region did not do what it was given for."""
+        if options.extract is not None and n_taken < len(options.extract):
+            self.notes.append(
+                f"--extract {options.extract.path} names {len(options.extract):,} variants, of "
+                f"which {n_taken:,} are read"
+            )
+        if options.exclude is not None and not funnel[EXCLUDED]:
+            self.notes.append(
+                f"--exclude {options.exclude.path} names {len(options.exclude):,} variants, of "
+                "which none is left out; look how the file names them"
+            )
+        if options.exclude_regions is not None and not funnel[IN_EXCLUDED_REGION]:
+            self.notes.append("no variant lies in --exclude-region; look how contigs are named")
 
     def _provenance(self) -> dict[str, str]:
         digests = [source.sha256() for source in self.sources]

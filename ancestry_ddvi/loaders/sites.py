@@ -26,6 +26,7 @@ AMBIGUOUS_BASE = "allele other than A, C, G or T"
 SAME_ALLELES = "REF and ALT are the same"
 NO_POSITION = "no position"
 DUPLICATED = "duplicated site"
+UNCALLED = "no genotype called"
 
 HUMAN_AUTOSOMES = 22
 MAX_POSITION = 2**31 - 1  # what BCF, PLINK and VCF Zarr have room for
@@ -45,7 +46,7 @@ def is_autosome(contig: str, n_autosomes: int | None = HUMAN_AUTOSOMES) -> bool:
     name = bare_contig(contig).upper()
     if n_autosomes is None:
         return name not in _NON_AUTOSOMES
-    return name.isascii() and name.isdigit() and name[0] != "0" and int(name) <= n_autosomes
+    return name.isascii() and name.isdigit() and 1 <= int(name) <= n_autosomes
 
 
 @dataclass

@@ -4,7 +4,8 @@ Two ways lead to the same matrix. Lines whose calls are plain diploid ones, GT f
 read here, a block at a time in numpy, every byte of every call checked; `benchmarks/reading.py`
 holds that against plink2, bcftools and scikit-allel. The first line of any other kind, or with
 anything wrong in it, sends the rest of the file to htslib (`loaders/htslib.py`), which reads it or
-says what is wrong. Calls of records that are left out are not looked at; their columns are counted.
+says what is wrong. What is not used is not looked at: other fields than GT, QUAL, FILTER and INFO,
+and the calls of records that are left out, whose columns are counted.
 
 Specification: https://samtools.github.io/hts-specs/VCFv4.3.pdf
 """
@@ -219,12 +220,13 @@ class _Reader:
         Behind that end come four bytes at least.
         """
         text = self.file.text()
-        head = b""
         # The header has been looked at before: skip it.
-        while (at := _end_of_header(head)) < 0 and (piece := next(text, b"")):
+        head, seen = bytearray(), 0
+        while (at := _end_of_header(head, seen)) < 0 and (piece := next(text, b"")):
+            seen = max(0, head.rfind(b"\n"))  # its lines are long, and come in pieces
             head += piece
-        at = len(head) if at < 0 else at
-        pieces, head = [head[at:]], b""
+        pieces = [bytes(head[at:])] if at >= 0 else [b""]
+        del head
         size = len(pieces[0])
         for piece in text:
             pieces.append(piece)
@@ -277,7 +279,12 @@ class _Reader:
             n_keys = self._n_keys[keys] = _count_keys(keys)
         self._n_seen += 1
         try:
-            site = (self._contigs[contig], int(position), name.decode(), ref.decode().upper())
+            site = (
+                self._contigs[contig],
+                int(position),
+                name.decode() or ".",
+                ref.decode().upper(),
+            )
             alts = () if alt == b"." else alt.decode().upper().split(",")
         except UnicodeDecodeError:
             raise _UnusualError from None
@@ -309,12 +316,15 @@ class _Reader:
         starts = np.concatenate([[0], np.flatnonzero(cells == 9) + 1])
         if len(starts) != n:
             raise _UnusualError
-        n_colons = np.add.reduceat(cells == 58, starts, dtype=np.int64)
-        empty = np.diff(starts, append=end - start + 1) < 2
-        if empty.any() or n_colons.max() >= n_keys:
+        if (np.diff(starts, append=end - start + 1) < 2).any():  # an empty cell
+            raise _UnusualError
+        if np.add.reduceat(cells == 58, starts, dtype=np.int64).max() >= n_keys:
             raise _UnusualError
         unaligned = np.ndarray(len(view) - 3, dtype="<u4", buffer=view, strides=(1,))
         words = unaligned[start + starts]
+        if (n_bytes := len(cells) - int(starts[-1])) < 4:  # what ends the line counts as a tab
+            mask = (1 << 8 * n_bytes) - 1
+            words[-1] = int(words[-1]) & mask | ord("\t") << 8 * n_bytes
         second, last = (words >> 8) & 0xFF, words >> 24
         alone = ((words & 0xFF) == ord(".")) & _ends(second)
         if not (alone | _ends(last)).all():
@@ -354,12 +364,12 @@ class _Reader:
             raise _UnusualError from None
 
 
-def _end_of_header(text: bytes) -> int:
-    """Where the first record starts; -1 if that is not in the text."""
+def _end_of_header(text: bytearray, seen: int) -> int:
+    """Where the first record starts; -1 if that is not in the text. It is not before `seen`."""
     if text.startswith(b"#CHROM"):
         start = 0
     else:
-        start = text.find(b"\n#CHROM") + 1
+        start = text.find(b"\n#CHROM", seen) + 1
         if start == 0:
             return -1
     return text.find(b"\n", start) + 1 or -1
@@ -378,8 +388,8 @@ def _count_keys(keys: bytes) -> int:
 
 
 def _ends(byte: np.ndarray) -> np.ndarray:
-    """Whether a byte can stand behind a call."""
-    ends: np.ndarray = (byte == 9) | (byte == 58) | (byte == 10) | (byte == 13)
+    """Whether a byte ends a call: a tab or a colon."""
+    ends: np.ndarray = (byte == 9) | (byte == 58)
     return ends
 
 

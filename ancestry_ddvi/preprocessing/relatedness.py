@@ -255,11 +255,15 @@ class Relatives:
         few to tell twins.
     left_out
         (n_samples,) bool.
+    near
+        (n_samples,) bool: samples that were not to be learnt from, but whose relatives are. What
+        they score as held-out samples would flatter.
     """
 
     pairs: RelatedPairs
     min_kinship: float
     left_out: np.ndarray
+    near: np.ndarray
 
 
 def find_relatives(
@@ -298,7 +302,8 @@ def find_relatives(
     min_kinship = max(min_kinship, detectable_kinship(most))
     if min_kinship > max(DEGREES)[0]:
         nobody = np.zeros(0, dtype=np.int64)
-        return Relatives(RelatedPairs(nobody, nobody, np.zeros(0), most), np.inf, left_out)
+        none = RelatedPairs(nobody, nobody, np.zeros(0), most)
+        return Relatives(none, np.inf, left_out, np.zeros(n_samples, dtype=bool))
     fit = fit[np.linspace(0, len(fit) - 1, most).round().astype(int)]
     pairs = related_pairs(
         genotypes.dosage, min_kinship=min_kinship, variants=fit, progress=progress
@@ -309,4 +314,8 @@ def find_relatives(
             pairs.first[inside], pairs.second[inside], pairs.kinship[inside], most
         )
         left_out = ~unrelated(within, n_samples, sample_call_rate(genotypes))
-    return Relatives(pairs, min_kinship, left_out)
+    learnt = train & ~left_out
+    near = np.zeros(n_samples, dtype=bool)
+    near[pairs.first[learnt[pairs.second]]] = True
+    near[pairs.second[learnt[pairs.first]]] = True
+    return Relatives(pairs, min_kinship, left_out, near & ~train)

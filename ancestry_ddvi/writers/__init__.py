@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ancestry_ddvi.errors import NotEnoughDataError, OptionError
+from ancestry_ddvi.errors import NotEnoughDataError, OptionError, OutputError
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.writers.cache import check_cache, write_cache
 from ancestry_ddvi.writers.plink1 import check_plink1, write_plink1
@@ -97,10 +97,21 @@ def write_genotypes(
 
 def check_output(
     path: str | os.PathLike[str], format: str | None = None, *, force: bool = False
-) -> None:
-    """Raise what `write_genotypes` would, as far as it is known before there are genotypes."""
-    for target in _targets(path, _FORMATS[_name_of(path, format)].set_of):
+) -> list[Path]:
+    """Raise what `write_genotypes` would, as far as it is known before there are genotypes.
+
+    Returns the paths that it would write.
+    """
+    if os.fspath(path) == "-":
+        raise OptionError("-: standard output is not written to; name a file")
+    targets = _targets(path, _FORMATS[_name_of(path, format)].set_of)
+    for target in targets:
         refuse_to_lose(target, force)
+        if not target.parent.is_dir():
+            raise OutputError(
+                f"{target}: there is no folder {target.parent}; make it, or choose another"
+            )
+    return targets
 
 
 def _name_of(path: str | os.PathLike[str], given: str | None) -> str:
