@@ -21,16 +21,7 @@ import torch
 from torch import Tensor
 
 from ancestry_ddvi.ddvi.posterior import Chain, DiffusionPosterior
-
-
-class Prior(Protocol):
-    """Any p(z) with a density and draws."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z), (...,) for z (..., D)."""
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, D)."""
+from ancestry_ddvi.ddvi.priors import Prior
 
 
 class Likelihood(Protocol):

@@ -1,0 +1,34 @@
+"""Priors p(z), each with an exact density, draws and a partition into classes."""
+
+from ancestry_ddvi.ddvi.priors.base import (
+    ComponentPrior,
+    PartitionedPrior,
+    Prior,
+    check_label,
+    check_prior,
+)
+from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior
+from ancestry_ddvi.ddvi.priors.mixture import FixedMixturePrior, MixturePrior
+from ancestry_ddvi.ddvi.priors.pinwheel import PinwheelPrior
+from ancestry_ddvi.ddvi.priors.square import SquarePrior
+from ancestry_ddvi.ddvi.priors.swiss_roll import SwissRollPrior
+from ancestry_ddvi.ddvi.priors.table import PRIORS, make_prior
+from ancestry_ddvi.ddvi.priors.vamp import Encoder, VampPrior
+
+__all__ = [
+    "PRIORS",
+    "ComponentPrior",
+    "Encoder",
+    "FixedMixturePrior",
+    "GaussianPrior",
+    "MixturePrior",
+    "PartitionedPrior",
+    "PinwheelPrior",
+    "Prior",
+    "SquarePrior",
+    "SwissRollPrior",
+    "VampPrior",
+    "check_label",
+    "check_prior",
+    "make_prior",
+]
