@@ -21,6 +21,7 @@ import scoring
 from scoring import PEERS, score_held_out, score_in_sample
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes, read_labels
+from ancestry_ddvi.baselines import reductions
 from ancestry_ddvi.pipeline import EmbedConfig
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.reporting import scores
@@ -89,7 +90,9 @@ class Bench:
             "config": asdict(self.config),
             "holdout": HOLDOUT,
             "code": common.code_digest("ddvi", "preprocessing"),
-            "scorers": common.digest(Path(scoring.__file__), Path(scores.__file__)),
+            "scorers": common.digest(
+                *(Path(module.__file__) for module in (scoring, scores, reductions))
+            ),
             "versions": common.versions(),
         }
 
@@ -110,7 +113,8 @@ class Bench:
                 train, new = fitted.table.z[trained_on], fitted.table.z[held_out]
                 extra = self._bound(fitted.elbo, fitted.table.z_sd, trained_on, held_out)
             else:
-                train, new = PEERS[method](x[trained_on], x[held_out], seed)
+                peer = PEERS[method](x[trained_on], seed)
+                train, new = peer.train, peer.transform(x[held_out])
             if split == "held_out":
                 row = score_held_out(train, new, trained_on, held_out, self.labels)
             else:

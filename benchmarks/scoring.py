@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.baselines.reductions import Fitted, pca, tsne, umap
 from ancestry_ddvi.reporting import scores
 from ancestry_ddvi.reporting.scores import clustering_scores, fit_mixture, standardise
-
-Peer = tuple[np.ndarray, np.ndarray]
-"""Positions of the training samples and of the held-out ones."""
 
 
 def score_in_sample(
@@ -79,35 +77,9 @@ def score_held_out(
     }
 
 
-def pca(train: np.ndarray, new: np.ndarray, seed: int, n: int) -> Peer:
-    """The first components themselves; nothing random in it."""
-    return train[:, :n], new[:, :n]
-
-
-def umap(train: np.ndarray, new: np.ndarray, seed: int) -> Peer:
-    """UMAP with its defaults; new samples by its own `transform`."""
-    with warnings.catch_warnings():  # a seed makes it use one thread, which is wanted here
-        warnings.simplefilter("ignore")
-        from umap import UMAP
-
-        reducer = UMAP(random_state=seed, n_jobs=1)
-        fitted = reducer.fit_transform(train)
-        placed = reducer.transform(new) if len(new) else np.empty((0, 2))
-    return np.asarray(fitted, float), np.asarray(placed, float)
-
-
-def tsne(train: np.ndarray, new: np.ndarray, seed: int) -> Peer:
-    """openTSNE with its defaults; new samples by its own `transform`."""
-    from openTSNE import TSNE
-
-    fitted = TSNE(random_state=seed, n_jobs=1).fit(train)
-    placed = fitted.transform(new) if len(new) else np.empty((0, 2))
-    return np.asarray(fitted, float), np.asarray(placed, float)
-
-
-PEERS: dict[str, Any] = {
-    "PCA, 2 components": lambda train, new, seed: pca(train, new, seed, 2),
-    "PCA, 10 components": lambda train, new, seed: pca(train, new, seed, 10),
+PEERS: dict[str, Callable[[np.ndarray, int], Fitted]] = {
+    "PCA, 2 components": pca,
+    "PCA, 10 components": partial(pca, n_latent=10),
     "UMAP": umap,
     "t-SNE": tsne,
 }

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "writers": {*_DATA, "loaders"},
     "preprocessing": _DATA,
     "ddvi": {"errors"},
+    "baselines": {"errors", "ddvi"},
     "reporting": {"errors", "embedding"},
     "checkpoint": _MODEL,
     "estimator": {"ddvi"},
