@@ -94,9 +94,9 @@ class EmbedConfig:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
-        if self.model.n_latent > self.features.n_components:
+        if self.model.n_latent > self.features.n_pcs:
             raise OptionError(
-                f"--n-latent {self.model.n_latent} is more than the {self.features.n_components} "
+                f"--n-latent {self.model.n_latent} is more than the {self.features.n_pcs} "
                 "principal components it would be learnt from; lower it or raise --n-pcs"
             )
 
@@ -190,7 +190,9 @@ def fit_embedding(
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
-        elbo = model.elbo(features.x, features.noise, seed=config.seed)
+        elbo = model.elbo(
+            features.x, features.noise, seed=config.seed, key=id_hash(genotypes.sample_id)
+        )
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
     return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history, elbo)
 
@@ -366,7 +368,8 @@ def embed_file(
                 table = model.embed_features(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
-                elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
+                key = id_hash(genotypes.sample_id)
+                elbo = model.model.elbo(features.x, features.noise, seed=config.seed, key=key)
             known, history = model.was_trained_on(genotypes.sample_id), None
             relatives = None
             held_out = ~known
