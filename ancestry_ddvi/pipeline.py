@@ -46,6 +46,7 @@ from ancestry_ddvi.preprocessing.relatedness import (
     relation,
 )
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
+from ancestry_ddvi.reference_sites import BUILDS, detect_build
 from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
 from ancestry_ddvi.reporting.html import json_ready
 
@@ -94,9 +95,9 @@ class EmbedConfig:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
-        if self.model.n_latent > self.features.n_components:
+        if self.model.n_latent > self.features.n_pcs:
             raise OptionError(
-                f"--n-latent {self.model.n_latent} is more than the {self.features.n_components} "
+                f"--n-latent {self.model.n_latent} is more than the {self.features.n_pcs} "
                 "principal components it would be learnt from; lower it or raise --n-pcs"
             )
 
@@ -190,7 +191,9 @@ def fit_embedding(
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
-        elbo = model.elbo(features.x, features.noise, seed=config.seed)
+        elbo = model.elbo(
+            features.x, features.noise, seed=config.seed, key=id_hash(genotypes.sample_id)
+        )
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
     return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history, elbo)
 
@@ -366,7 +369,8 @@ def embed_file(
                 table = model.embed_features(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
-                elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
+                key = id_hash(genotypes.sample_id)
+                elbo = model.model.elbo(features.x, features.noise, seed=config.seed, key=key)
             known, history = model.was_trained_on(genotypes.sample_id), None
             relatives = None
             held_out = ~known
@@ -460,7 +464,20 @@ def _read(
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)
     say_genotypes(console, genotypes)
+    warn_build(console, genotypes, options)
     return genotypes
+
+
+def warn_build(console: Console, genotypes: GenotypeMatrix, options: ReadOptions) -> None:
+    """Warn of a built-in table of regions that is of another genome build than the file."""
+    tables = options.exclude_regions.builds if options.exclude_regions else frozenset()
+    build = detect_build(genotypes.variants).name if tables else ""
+    for table in sorted(tables - {build}):
+        if build in BUILDS:
+            console.warn(
+                f"--exclude-region long-range-ld-{table}: the positions in {genotypes.name} are "
+                f"those of {build}; give long-range-ld-{build}"
+            )
 
 
 def _places(variants: pd.DataFrame) -> VariantList:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ancestry_ddvi.ddvi.posterior import Chain, DiffusionPosterior
 from ancestry_ddvi.ddvi.priors import Prior
+from ancestry_ddvi.ddvi.streams import Source
 
 
 class Likelihood(Protocol):
@@ -36,7 +37,7 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """One draw's estimate of the bound, (n_samples,) each."""
+    """One draw's estimate of the bound, (..., n_samples) each."""
 
     reconstruction: Tensor
     prior_kl: Tensor
@@ -53,10 +54,10 @@ def bound_terms(
     posterior: DiffusionPosterior,
     x: Tensor,
     noise: Tensor,
-    generator: torch.Generator,
+    source: Source,
 ) -> BoundTerms:
-    """Draw the chain once for each row of x (n, K) and return the terms of the bound."""
-    chain: Chain = posterior.chain(x, noise, generator)
+    """Draw the chain once for each row of x (..., K) and return the terms of the bound."""
+    chain: Chain = posterior.chain(x, noise, source)
     return BoundTerms(
         reconstruction=likelihood.log_prob(x, chain.z, noise),
         prior_kl=chain.step_kl.sum(-1) - prior.log_prob(chain.z),

@@ -325,12 +325,19 @@ def _calls(
         return {alt: dosage_of(first, second, alt, selection.calls) for alt in taken}
     if n_alts != 1:  # neither DS nor GP says which alleles the dosage is of
         return NO_GT
-    dosage = _imputed(record, keys)
-    return NO_GT if dosage is None else {1: hard_call(dosage[samples], selection.calls)}
+    imputed = _imputed(record, keys)
+    if imputed is None:
+        return NO_GT
+    dosage, doubt = (values[samples] for values in imputed)
+    return {1: hard_call(dosage, doubt, selection.calls)}
 
 
-def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
-    """(n_samples,) dosage of the ALT allele from DS or GP; nan where missing."""
+def _imputed(record: Any, keys: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(n_samples,) dosage of the ALT allele from DS or GP, nan where missing, and how far it is
+    from a call: from the nearest whole number, or the probability of all but the likeliest.
+
+    The dosage that GP expects would not do: it is 1 where nothing is known.
+    """
     if "DS" in keys:
         dosage: np.ndarray = _numbers(record, "DS")[:, 0]
     elif "GP" in keys:
@@ -343,12 +350,13 @@ def _imputed(record: Any, keys: list[str]) -> np.ndarray | None:
         bad = (values < 0).any(axis=1) | (np.abs(total - 1) > 0.05)
         if bad.any():
             raise _WrongDosageError("GP has numbers that do not add up to 1; correct them")
-        dosage = (values[:, 1] + 2 * values[:, 2]) / total
+        likeliest = np.where(np.isnan(total), np.nan, values.argmax(axis=1))
+        return likeliest, 1 - values.max(axis=1) / total
     else:
         return None
     if ((dosage < 0) | (dosage > 2)).any():
         raise _WrongDosageError("DS has a number that is not from 0 to 2; correct it")
-    return dosage
+    return dosage, np.abs(dosage - np.rint(dosage))
 
 
 def _numbers(record: Any, key: str) -> np.ndarray:
@@ -364,11 +372,11 @@ def _numbers(record: Any, key: str) -> np.ndarray:
     return np.asarray(values, dtype=float)
 
 
-def hard_call(dosage: np.ndarray, calls: CallRule) -> np.ndarray:
+def hard_call(dosage: np.ndarray, doubt: np.ndarray, calls: CallRule) -> np.ndarray:
     """int8 calls of real dosages (nan for missing): the nearest whole number, if near enough."""
     nearest = np.rint(dosage)
     # A tolerance for what single precision makes of .1.
-    near = np.abs(dosage - nearest) <= calls.hard_call_threshold + 1e-6
+    near = doubt <= calls.hard_call_threshold + 1e-6
     known = ~np.isnan(dosage)
     calls.by_rule[HARD_CALLED] += int(np.count_nonzero(known & near))
     if n_uncertain := int(np.count_nonzero(known & ~near)):

@@ -25,7 +25,7 @@ import numpy as np
 from ancestry_ddvi.errors import GenotypeFileError, InputError, NotEnoughDataError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders.assemble import Assembler
-from ancestry_ddvi.loaders.containers import COPY_AGAIN, PLAIN, CheckedFile
+from ancestry_ddvi.loaders.containers import BYTE_ORDER_MARK, COPY_AGAIN, PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.sites import (
     EXCLUDED,
@@ -218,6 +218,11 @@ def _share(report: Progress, at: int, n: int) -> Progress:
 # Standard input.
 
 
+_START_BYTES = 2**16
+_STARTS = (b"#", BYTE_ORDER_MARK, b"\x1f\x8b", b"BCF", b"PK")
+"""How whatever can be read from a pipe begins: VCF, what is compressed, BCF, our own .npz."""
+
+
 @contextmanager
 def spooled(paths: list[str]) -> Iterator[list[str]]:
     """Put a copy of standard input in the place of `-`, which can be looked at twice."""
@@ -232,7 +237,11 @@ def spooled(paths: list[str]) -> Iterator[list[str]]:
         copy = os.path.join(folder, "stdin")
         try:
             with open(copy, "wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file, 2**20)
+                start = sys.stdin.buffer.read(_START_BYTES)
+                file.write(start)
+                # Of anything else the start is enough to refuse it: a wrong pipe may never end.
+                if start.lstrip().startswith(_STARTS):
+                    shutil.copyfileobj(sys.stdin.buffer, file, 2**20)
         except OSError as fault:
             raise GenotypeFileError(
                 f"standard input (-) cannot be kept in {folder} ({fault.strerror}); free space "

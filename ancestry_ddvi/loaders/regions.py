@@ -83,17 +83,21 @@ class RegionSet:
     ----------
     spans
         Plain contig name in upper case -> (starts, ends): sorted positions, 1-based and inclusive.
+    builds
+        Genome builds of the built-in tables among them.
     """
 
     spans: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    builds: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, regions: Iterable[Region]) -> RegionSet:
+    def of(cls, regions: Iterable[Region], builds: Iterable[str] = ()) -> RegionSet:
         """Merge regions."""
         by_contig: dict[str, list[tuple[int, int]]] = {}
         for contig, start, end in regions:
             by_contig.setdefault(bare_contig(contig).upper(), []).append((start, end))
-        return cls({contig: _merge(spans) for contig, spans in by_contig.items()})
+        merged = {contig: _merge(spans) for contig, spans in by_contig.items()}
+        return cls(merged, frozenset(builds))
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> RegionSet:
@@ -111,7 +115,9 @@ class RegionSet:
         OptionError
             If a text is none of these, or the BED file cannot be read as such.
         """
-        return cls.of(region for text in texts for region in _regions(text.strip()))
+        names = (text.strip().lower().removeprefix(_TABLE_NAME) for text in texts)
+        builds = [f"GRCh{_BUILDS[name]}" for name in names if name in _BUILDS]
+        return cls.of((region for text in texts for region in _regions(text.strip())), builds)
 
     def __len__(self) -> int:
         return sum(len(starts) for starts, _ in self.spans.values())
