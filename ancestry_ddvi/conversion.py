@@ -9,6 +9,7 @@ from pathlib import Path
 from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.errors import OutputError
 from ancestry_ddvi.loaders import ReadOptions, read_genotypes
+from ancestry_ddvi.reference_sites import unlike_build
 from ancestry_ddvi.writers import check_output, write_genotypes
 
 PLINK_SUFFIXES = {".bed", ".bim", ".fam", ".pgen", ".pvar", ".psam"}
@@ -56,6 +57,8 @@ def convert_files(
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update)
     say_genotypes(console, genotypes)
+    if said := unlike_build(genotypes, options.region_builds if options else frozenset()):
+        console.warn(said)
     with console.stage("write genotypes"):
         return write_genotypes(genotypes, output, format=format_name, force=force)
 

@@ -46,7 +46,7 @@ from ancestry_ddvi.preprocessing.relatedness import (
     relation,
 )
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
-from ancestry_ddvi.reference_sites import BUILDS, detect_build
+from ancestry_ddvi.reference_sites import unlike_build
 from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
 from ancestry_ddvi.reporting.html import json_ready
 
@@ -464,20 +464,9 @@ def _read(
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)
     say_genotypes(console, genotypes)
-    warn_build(console, genotypes, options)
+    if said := unlike_build(genotypes, options.region_builds):
+        console.warn(said)
     return genotypes
-
-
-def warn_build(console: Console, genotypes: GenotypeMatrix, options: ReadOptions) -> None:
-    """Warn of a built-in table of regions that is of another genome build than the file."""
-    tables = options.exclude_regions.builds if options.exclude_regions else frozenset()
-    build = detect_build(genotypes.variants).name if tables else ""
-    for table in sorted(tables - {build}):
-        if build in BUILDS:
-            console.warn(
-                f"--exclude-region long-range-ld-{table}: the positions in {genotypes.name} are "
-                f"those of {build}; give long-range-ld-{build}"
-            )
 
 
 def _places(variants: pd.DataFrame) -> VariantList:

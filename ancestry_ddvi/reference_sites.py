@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ancestry_ddvi.genotypes import bare_contig
+from ancestry_ddvi.genotypes import GenotypeMatrix, bare_contig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,6 +222,26 @@ class Build:
     name: str
     evidence: str
     n_matched: Mapping[str, int]
+
+
+def unlike_build(genotypes: GenotypeMatrix, tables: frozenset[str]) -> str | None:
+    """What to say of built-in tables of regions for another build than that of the genotypes.
+
+    Parameters
+    ----------
+    tables
+        Builds of the tables that were used.
+    """
+    if not tables:
+        return None
+    build = detect_build(genotypes.variants).name
+    others = sorted(tables - {build})
+    if build not in BUILDS or not others:
+        return None
+    return (
+        f"--exclude-region long-range-ld-{others[0]}: the positions in {genotypes.name} are those "
+        f"of {build}; give long-range-ld-{build}"
+    )
 
 
 def detect_build(variants: pd.DataFrame | Sites, lengths: Mapping[str, int] | None = None) -> Build:

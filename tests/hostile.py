@@ -878,6 +878,13 @@ genotype_case(
     bcftools=DOSAGES,
     plink2=DOSAGES,
 )
+genotype_case(
+    "gp_that_says_nothing",  # its expected dosage is 1
+    between("..1"),
+    record("0.333,0.334,0.333", "0.49,0.02,0.49", "0.04,0.91,0.05", format="GP"),
+    bcftools=DOSAGES,
+    plink2=DOSAGES,
+)
 genotype_case("ds_beside_gt", between("012"), record("0/0:2", "0/1:2", "1/1:0", format="GT:DS"))
 genotype_case(
     "ds_out_of_range",

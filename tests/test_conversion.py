@@ -15,6 +15,7 @@ from ancestry_ddvi.loaders import read_genotypes
 RNG = np.random.default_rng(7)
 DOSAGE = RNG.integers(-1, 3, size=(7, 60)).astype(np.int8)
 IDS = [f"S{i}" for i in range(7)]
+BUNDLED = Path(__file__).parent.parent / "data" / "1kg_phase3_24k.vcf.gz"
 
 
 @pytest.fixture
@@ -138,3 +139,28 @@ def test_refusals(vcf: Path, tmp_path: Path, args: list[str], words: tuple[str, 
     for word in words:
         assert word in error
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("table", "warned"), [("GRCh38", True), ("GRCh37", False)])
+def test_a_table_of_another_build_is_warned_of(table: str, warned: bool, tmp_path: Path) -> None:
+    option = f"long-range-ld-{table}"
+    process = convert(BUNDLED, "out.npz", "--exclude-region", option, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert ("are those of GRCh37; give long-range-ld-GRCh37" in process.stderr) is warned
+
+
+def test_a_pipe_that_never_ends_is_refused_by_its_start(tmp_path: Path) -> None:
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as endless:
+        process = subprocess.run(
+            command("inspect", "-"),
+            stdin=endless.stdout,
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        endless.kill()
+    assert process.returncode == 2
+    assert "standard input: no genotype file" in process.stderr

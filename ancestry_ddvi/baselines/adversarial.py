@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
-from ancestry_ddvi.ddvi.objective import Likelihood, Prior
+from ancestry_ddvi.ddvi.objective import Likelihood
 from ancestry_ddvi.ddvi.posterior import GaussianAnchor
+from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.errors import OptionError
 
 

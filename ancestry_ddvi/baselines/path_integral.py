@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from ancestry_ddvi.baselines.frame import Frame, FramedPosterior
 from ancestry_ddvi.ddvi.networks import FeatureInput, fourier_time, mlp
 from ancestry_ddvi.ddvi.noise import normal_log_prob
-from ancestry_ddvi.ddvi.objective import Likelihood, Prior
+from ancestry_ddvi.ddvi.objective import Likelihood
 from ancestry_ddvi.ddvi.posterior import TIME_WIDTH
+from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.errors import OptionError
 
 MAX_SCORE = 100.0

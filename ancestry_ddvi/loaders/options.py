@@ -108,6 +108,11 @@ class ReadOptions:
             told[option.name] = value
         return told
 
+    @property
+    def region_builds(self) -> frozenset[str]:
+        """Genome builds of the built-in tables among the regions to leave out."""
+        return self.exclude_regions.builds if self.exclude_regions else frozenset()
+
     def site_rule(self) -> SiteRule:
         """A fresh rule that takes what was asked for, its counts at 0."""
         return SiteRule(

@@ -320,7 +320,7 @@ class VcfZarrSource(Source):
                 if member.startswith(f"{name}/") and not member.endswith(("/", *_METADATA))
             }
         shard = getattr(array, "shards", None) or array.chunks
-        return len(members) * (math.prod(shard) // math.prod(array.chunks))
+        return int(len(members) * (math.prod(shard) // math.prod(array.chunks)))
 
     def _contigs_of(self, attributes: dict[str, Any]) -> list[str]:
         contigs = attributes.get("contigs")
