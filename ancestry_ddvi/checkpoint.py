@@ -21,13 +21,12 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
-from ancestry_ddvi.ddvi.streams import hash64
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import ModelFileError, OptionError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 2
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 
@@ -75,13 +74,8 @@ class EmbeddingModel:
     def embed_features(
         self, features: Features, sample_id: np.ndarray, *, n_draws: int = N_DRAWS, seed: int = 0
     ) -> EmbeddingTable:
-        """Embedding of samples whose features are known already.
-
-        A sample's draws follow from its features, its id and the seed, whoever is beside it.
-        """
-        draws = self.model.sample_posterior(
-            features.x, features.noise, n_draws=n_draws, seed=seed, key=id_hash(sample_id)
-        )
+        """Embedding of samples whose features are known already."""
+        draws = self.model.sample_posterior(features.x, features.noise, n_draws=n_draws, seed=seed)
         membership = self.model.membership(draws)
         return EmbeddingTable.from_draws(draws, sample_id, membership, features.x)
 
@@ -117,7 +111,10 @@ def id_hash(sample_id: np.ndarray) -> np.ndarray:
     guesses an id can look it up.
     """
     # An id need not be valid unicode.
-    return hash64(str(name).encode(errors="surrogatepass") for name in sample_id)
+    digests = [
+        hashlib.sha256(str(name).encode(errors="surrogatepass")).digest() for name in sample_id
+    ]
+    return np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
 
 
 def load_model(path: str | Path) -> EmbeddingModel:
@@ -233,10 +230,10 @@ def _check_values(
     if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
         refuse("model.json", "extractor.unit", unit, "a finite positive number")
     # The weights tell their own shape; a network of another is never built, whatever its size.
-    n_clusters, n_latent = weights["prior.mean"].shape
+    n_components, n_latent = weights["prior.mean"].shape
     shape = {
         "n_latent": n_latent,
-        "n_clusters": n_clusters,
+        "n_components": n_components,
         "n_steps": len(weights["posterior.schedule.alpha"]) - 1,
         "n_hidden": len(weights["decoder.mean.0.bias"]),
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
@@ -21,10 +20,8 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     ----------
     n_latent
         Axes of the embedding.
-    n_clusters
+    n_components
         Components of the prior mixture.
-    n_steps
-        Steps of the diffusion, T.
     n_draws
         Posterior draws averaged by `transform`.
     map_steps, posterior_steps
@@ -44,16 +41,14 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self,
         n_latent: int = 2,
         *,
-        n_clusters: int = ModelConfig.n_clusters,
-        n_steps: int = ModelConfig.n_steps,
+        n_components: int = 30,
         n_draws: int = 200,
         map_steps: int = TrainingConfig.map_steps,
         posterior_steps: int = TrainingConfig.posterior_steps,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_latent = n_latent
-        self.n_clusters = n_clusters
-        self.n_steps = n_steps
+        self.n_components = n_components
         self.n_draws = n_draws
         self.map_steps = map_steps
         self.posterior_steps = posterior_steps
@@ -61,10 +56,6 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
 
     def fit(self, X: Any, y: None = None) -> DDVI:
         """Train on (n_samples, n_features); columns are centred, their relative scale matters."""
-        for name in ("n_latent", "n_clusters", "n_steps", "n_draws"):
-            check_scalar(getattr(self, name), name, Integral, min_val=1)
-        for name in ("map_steps", "posterior_steps"):
-            check_scalar(getattr(self, name), name, Integral, min_val=0)
         X = validate_data(
             self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=self.n_latent
         )
@@ -75,39 +66,32 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         # A constant column has no scale of its own, only rounding; any that is not small leaves it
         # at 0.
         scale[scale <= 1e-12 * np.abs(X).max(axis=0)] = 1.0
-        config = ModelConfig(
-            n_latent=self.n_latent, n_clusters=self.n_clusters, n_steps=self.n_steps
-        )
+        config = ModelConfig(n_latent=self.n_latent, n_components=self.n_components)
         self.model_ = AncestryModel(scale, config, self._seed)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
         self.history_ = train(
             self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self._seed
         )
-        # Rounding depends on the rows computed together; in double precision it is out of sight.
-        self.model_.double()
         return self
 
     def sample(self, X: Any, n_draws: int | None = None) -> np.ndarray:
-        """(n_draws, n_samples, n_latent) posterior draws.
-
-        Those of a row are the same alone, in any company and each time it is asked for; equal rows
-        have equal draws.
-        """
+        """(n_draws, n_samples, n_latent) posterior draws."""
         check_is_fitted(self)
-        n_draws = self.n_draws if n_draws is None else n_draws
-        check_scalar(n_draws, "n_draws", Integral, min_val=1)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.model_.sample_posterior(
-            X - self.mean_, np.zeros(len(X)), n_draws=n_draws, seed=self._seed
+            X - self.mean_,
+            np.zeros(len(X)),
+            n_draws=n_draws or self.n_draws,
+            seed=self._seed,
         )
 
     def transform(self, X: Any) -> np.ndarray:
         """(n_samples, n_latent) posterior means."""
-        mean: np.ndarray = self.sample(X).mean(axis=0)
+        mean: np.ndarray = self.sample(X).mean(axis=0, dtype=np.float64)
         return mean
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n_samples, n_clusters) probability of each prior component."""
+        """(n_samples, n_components) probability of each prior component."""
         draws = self.sample(X)
         return self.model_.membership(draws)
 

@@ -95,9 +95,9 @@ class EmbedConfig:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
-        if self.model.n_latent > self.features.n_pcs:
+        if self.model.n_latent > self.features.n_components:
             raise OptionError(
-                f"--n-latent {self.model.n_latent} is more than the {self.features.n_pcs} "
+                f"--n-latent {self.model.n_latent} is more than the {self.features.n_components} "
                 "principal components it would be learnt from; lower it or raise --n-pcs"
             )
 
@@ -191,9 +191,7 @@ def fit_embedding(
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
-        elbo = model.elbo(
-            features.x, features.noise, seed=config.seed, key=id_hash(genotypes.sample_id)
-        )
+        elbo = model.elbo(features.x, features.noise, seed=config.seed)
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
     return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history, elbo)
 
@@ -369,8 +367,7 @@ def embed_file(
                 table = model.embed_features(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
-                key = id_hash(genotypes.sample_id)
-                elbo = model.model.elbo(features.x, features.noise, seed=config.seed, key=key)
+                elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
             known, history = model.was_trained_on(genotypes.sample_id), None
             relatives = None
             held_out = ~known

@@ -6,27 +6,15 @@ import pickle
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
 
-torch.set_num_threads(1)
-
-QUICK: dict[str, Any] = {
-    "n_clusters": 4,
-    "n_steps": 4,
-    "n_draws": 20,
-    "map_steps": 40,
-    "posterior_steps": 30,
-}
+QUICK: dict[str, Any] = {"n_components": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 30}
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +63,6 @@ def test_a_column_that_varies_by_rounding_only_is_constant(fitted: DDVI, x: np.n
     rounded[::2, 4] = np.nextafter(1e6, 2e6)
     assert rounded[:, 4].std() > 0
     other = DDVI(**QUICK).fit(rounded)
-    # Placed at its mean: another value, however near, would be another row with other draws.
-    rounded[:, 4] = other.mean_[4]
     np.testing.assert_allclose(other.transform(rounded), fitted.transform(x), atol=1e-3)
     # A column that is small and does vary is not: its scale is its own.
     small = np.column_stack([x[:, :4], 1e-4 * x[:, 0]])
@@ -116,42 +102,6 @@ def test_in_a_pipeline(x: np.ndarray) -> None:
     assert np.isfinite(pipeline.score(x))
 
 
-@parametrize_with_checks([DDVI(**{**QUICK, "map_steps": 20, "posterior_steps": 20})])
-def test_the_checks_of_scikit_learn(estimator: DDVI, check: Any) -> None:
-    check(estimator)
-
-
-def test_a_row_has_the_same_draws_in_any_company_and_order(fitted: DDVI, x: np.ndarray) -> None:
-    draws, order = fitted.sample(x), np.random.default_rng(1).permutation(60)
-    np.testing.assert_allclose(fitted.sample(x[order]), draws[:, order], rtol=1e-9)
-    for i in (0, 31):
-        np.testing.assert_allclose(fitted.sample(x[[i]]), draws[:, [i]], rtol=1e-9)
-        np.testing.assert_allclose(fitted.predict_proba(x[[i]]), fitted.predict_proba(x)[[i]])
-    twice = fitted.sample(x[[3, 3]])
-    np.testing.assert_allclose(twice[:, 0], twice[:, 1], rtol=1e-9)
-    # The score of all is the mean of the scores of each, as of any per-row measure.
-    halves = [fitted.score(x[:30]), fitted.score(x[30:])]
-    assert fitted.score(x) == pytest.approx(np.mean(halves), rel=1e-9)
-
-
-def test_pandas_output(x: np.ndarray) -> None:
-    frame = pd.DataFrame(x, columns=list("abcde"), index=np.arange(60) + 7)
-    model = DDVI(**QUICK).set_output(transform="pandas").fit(frame)
-    embedded = model.transform(frame)
-    assert list(embedded.columns) == ["ddvi0", "ddvi1"]
-    assert embedded.index.equals(frame.index)
-    assert list(model.feature_names_in_) == list("abcde")
-
-
-def test_grid_search_by_the_bound(x: np.ndarray) -> None:
-    """Among lengths of training the longest has the best held-out bound."""
-    model = DDVI(**{**QUICK, "posterior_steps": 0})
-    search = GridSearchCV(model, {"map_steps": [0, 60]}, cv=2).fit(x[:, :4])
-    assert search.best_params_ == {"map_steps": 60}
-    assert search.best_estimator_.transform(x[:, :4]).shape == (60, 2)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-
-
 @pytest.mark.parametrize("method", ["transform", "predict_proba", "sample", "score"])
 def test_not_fitted(method: str, x: np.ndarray) -> None:
     with pytest.raises(NotFittedError):
@@ -181,20 +131,6 @@ def test_bad_input_is_refused_before_training(
     monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
     with np.errstate(divide="ignore"), pytest.raises(ValueError, match=words):
         DDVI(**QUICK).fit(spoil(x))
-
-
-@pytest.mark.parametrize("name", ["n_latent", "n_clusters", "n_steps", "n_draws"])
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError)])
-def test_settings_that_make_no_sense_are_named(
-    name: str, value: float, error: type[Exception], x: np.ndarray
-) -> None:
-    with pytest.raises(error, match=name):
-        DDVI(**{**QUICK, name: value}).fit(x)
-
-
-def test_no_draws_are_refused(fitted: DDVI, x: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="n_draws"):
-        fitted.sample(x, n_draws=0)
 
 
 def test_another_number_of_columns_is_refused(fitted: DDVI, x: np.ndarray) -> None:

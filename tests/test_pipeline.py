@@ -345,13 +345,12 @@ def test_ids_that_no_gwas_tool_reads_cost_the_covariates_only(
 
 def test_a_sample_is_placed_alike_in_any_company(cut: Cut, quick_results: Path) -> None:
     model, genotypes = load_model(quick_results), read_genotypes(cut.vcf)
-    together = model.embed(genotypes)
-    for rows in (np.arange(10), np.array([60]), np.arange(150)[::-1]):
-        some = model.embed(genotypes.select(samples=rows))
-        # Rounding of the principal components depends on the company, and on nothing else.
-        np.testing.assert_allclose(some.pcs, together.pcs[rows], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(some.z, together.z[rows], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(some.z_sd, together.z_sd[rows], rtol=1e-3)
+    together = model.embed(genotypes, n_draws=400)
+    few = model.embed(genotypes.select(samples=np.arange(10)), n_draws=400)
+    # Draws may be others, so two means differ by sqrt(2) standard errors; 5 of these are plenty.
+    tolerance = 5 * np.sqrt(2 / 400) * together.z_sd[:10]
+    assert (np.abs(few.z - together.z[:10]) <= tolerance).all()
+    np.testing.assert_allclose(few.pcs, together.pcs[:10], rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_without_a_call_is_kept_and_named(cut: Cut, tmp_path: Path) -> None:
@@ -517,7 +516,7 @@ def test_a_failure_while_writing_leaves_the_old_results(
         ({"seed": -1}, "--seed"),
         ({"seed": 2**31}, "--seed"),
         ({"model": ModelConfig(n_latent=21)}, "--n-latent 21 is more than the 20 principal"),
-        ({"features": FeatureConfig(n_pcs=1)}, "--n-latent 2 is more than the 1 principal"),
+        ({"features": FeatureConfig(n_components=1)}, "--n-latent 2 is more than the 1 principal"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:

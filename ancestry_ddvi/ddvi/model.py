@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
 from ancestry_ddvi.ddvi.objective import BoundTerms, bound_terms
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.priors import MixturePrior
-from ancestry_ddvi.ddvi.streams import SampleStreams, Source, row_key
 from ancestry_ddvi.errors import OptionError
 
 BATCH = 8192
@@ -29,7 +27,7 @@ class ModelConfig:
     ----------
     n_latent
         D, axes of the map.
-    n_clusters
+    n_components
         Components of the prior mixture; more than there are populations does no harm.
     n_steps
         T, steps of the diffusion.
@@ -38,7 +36,7 @@ class ModelConfig:
     """
 
     n_latent: int = 2
-    n_clusters: int = 30
+    n_components: int = 30
     n_steps: int = 10
     n_hidden: int = 128
 
@@ -83,71 +81,42 @@ class AncestryModel(nn.Module):
             torch.default_generator.manual_seed(seed)
             scale_tensor = torch.as_tensor(scale, dtype=torch.float32)
             inputs = FeatureInput(scale_tensor)
-            self.prior = MixturePrior(config.n_clusters, config.n_latent, generator)
+            self.prior = MixturePrior(config.n_components, config.n_latent, generator)
             self.decoder = NormalDecoder(config.n_latent, scale_tensor, config.n_hidden)
             anchor = GaussianAnchor(inputs, config.n_latent, config.n_hidden)
             self.posterior = DiffusionPosterior(anchor, config.n_steps, config.n_hidden)
 
-    def bound(self, x: Tensor, noise: Tensor, source: Source) -> BoundTerms:
-        """One draw's estimate of the evidence lower bound for each row of x (..., K)."""
-        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, source)
+    def bound(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> BoundTerms:
+        """One draw's estimate of the evidence lower bound for each row of x (n, K)."""
+        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, generator)
 
     @torch.no_grad()
     def elbo(
-        self,
-        x: np.ndarray,
-        noise: np.ndarray,
-        *,
-        n_draws: int = 16,
-        seed: int = 0,
-        key: np.ndarray | None = None,
+        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int = 16, seed: int = 0
     ) -> np.ndarray:
-        """(n_samples,) evidence lower bound in nats, averaged over draws of the chain.
-
-        `key` as for `sample_posterior`.
-        """
-        out = np.empty(len(x))
-        for rows, x_part, noise_part, streams in self._batches(x, noise, n_draws, seed, key):
-            repeated = x_part.expand(n_draws, -1, -1), noise_part.expand(n_draws, -1)
-            out[rows] = self.bound(*repeated, streams).elbo.double().mean(0).numpy()
+        """(n_samples,) evidence lower bound in nats, averaged over draws of the chain."""
+        generator = torch.Generator().manual_seed(seed)
+        out = np.zeros(len(x))
+        for _ in range(n_draws):
+            for rows, x_part, noise_part in _batches(x, noise, BATCH):
+                out[rows] += self.bound(x_part, noise_part, generator).elbo.numpy() / n_draws
         return out
 
     @torch.no_grad()
     def sample_posterior(
-        self,
-        x: np.ndarray,
-        noise: np.ndarray,
-        *,
-        n_draws: int,
-        seed: int,
-        key: np.ndarray | None = None,
+        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int, seed: int
     ) -> np.ndarray:
-        """Draws of q(z | x), the same for a sample in any company.
-
-        Parameters
-        ----------
-        x, noise
-            (n_samples, K), (n_samples,) features.
-        n_draws
-            Draws of each sample.
-        seed
-            What is random about a sample follows from this and its key.
-        key
-            (n_samples,) uint64; if not given, a hash of the sample's row of x.
-
-        Returns
-        -------
-        (n_draws, n_samples, D), float32 unless the model was made double.
-        """
-        out = torch.empty((n_draws, len(x), self.config.n_latent), dtype=self._dtype)
-        for rows, x_part, noise_part, streams in self._batches(x, noise, n_draws, seed, key):
-            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, streams)
-        return out.numpy()
+        """(n_draws, n_samples, D) float32 draws of q(z | x)."""
+        generator = torch.Generator().manual_seed(seed)
+        out = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
+        for rows, x_part, noise_part in _batches(x, noise, max(1, BATCH // n_draws)):
+            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, generator).numpy()
+        return out
 
     @torch.no_grad()
     def membership(self, draws: np.ndarray) -> np.ndarray:
-        """(n_samples, n_clusters) p(c | x), p(c | z) averaged over draws (n_draws, n, D)."""
-        total = np.zeros((draws.shape[1], self.config.n_clusters))
+        """(n_samples, n_components) p(c | x), p(c | z) averaged over draws (n_draws, n, D)."""
+        total = np.zeros((draws.shape[1], self.config.n_components))
         for draw in draws:
             total += self.prior.membership(torch.from_numpy(draw)).numpy()
         return total / len(draws)
@@ -156,21 +125,13 @@ class AncestryModel(nn.Module):
         """JSON-ready settings."""
         return asdict(self.config)
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
 
-    def _batches(
-        self, x: np.ndarray, noise: np.ndarray, n_draws: int, seed: int, key: np.ndarray | None
-    ) -> Iterator[tuple[slice, Tensor, Tensor, SampleStreams]]:
-        """(rows, x, noise, their streams), as many samples at a time as make BATCH draws."""
-        key = row_key(x) if key is None else key
-        size = max(1, BATCH // n_draws)
-        for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            yield (
-                rows,
-                torch.as_tensor(x[rows], dtype=self._dtype),
-                torch.as_tensor(noise[rows], dtype=self._dtype),
-                SampleStreams(key[rows], seed),
-            )
+def _batches(x: np.ndarray, noise: np.ndarray, size: int) -> Any:
+    """(rows, x, noise) as float32 tensors, `size` rows at a time."""
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        yield (
+            rows,
+            torch.as_tensor(x[rows], dtype=torch.float32),
+            torch.as_tensor(noise[rows], dtype=torch.float32),
+        )

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ancestry_ddvi.ddvi.posterior import Chain, DiffusionPosterior
 from ancestry_ddvi.ddvi.priors import Prior
-from ancestry_ddvi.ddvi.streams import Source
 
 
 class Likelihood(Protocol):
@@ -37,7 +36,7 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """One draw's estimate of the bound, (..., n_samples) each."""
+    """One draw's estimate of the bound, (n_samples,) each."""
 
     reconstruction: Tensor
     prior_kl: Tensor
@@ -54,10 +53,10 @@ def bound_terms(
     posterior: DiffusionPosterior,
     x: Tensor,
     noise: Tensor,
-    source: Source,
+    generator: torch.Generator,
 ) -> BoundTerms:
-    """Draw the chain once for each row of x (..., K) and return the terms of the bound."""
-    chain: Chain = posterior.chain(x, noise, source)
+    """Draw the chain once for each row of x (n, K) and return the terms of the bound."""
+    chain: Chain = posterior.chain(x, noise, generator)
     return BoundTerms(
         reconstruction=likelihood.log_prob(x, chain.z, noise),
         prior_kl=chain.step_kl.sum(-1) - prior.log_prob(chain.z),

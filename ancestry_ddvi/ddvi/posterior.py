@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, fourier_time, mlp
 from ancestry_ddvi.ddvi.noise import NoiseSchedule, normal_log_prob
-from ancestry_ddvi.ddvi.streams import Source, randn
 
 MAX_LOG_VARIANCE = 4.0
 """Learnt log-variances move within +- this of their start: wide, but never a runaway."""
@@ -165,15 +164,16 @@ class DiffusionPosterior(nn.Module):
         shift, log_scale = self.start(context).chunk(2, dim=-1)
         return shift, bounded(log_scale)
 
-    def chain(self, x: Tensor, noise: Tensor, source: Source) -> Chain:
+    def chain(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Chain:
         """Draw y_T..y_0 once for every row of x (..., K), with the terms of the bound."""
         mean, factor, context = self.context(x, noise)
         at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * randn(at.shape, source)
+        y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
         terms = [normal_log_prob(y - at, log_variance)]
         for t in range(self.schedule.n_steps, 0, -1):
             at, log_variance = self.reverse_step(y, t, context)
-            before = at + torch.exp(0.5 * log_variance) * randn(at.shape, source)
+            eps = torch.randn(at.shape, generator=generator)
+            before = at + torch.exp(0.5 * log_variance) * eps
             log_q = normal_log_prob(before - at, log_variance)
             terms.append(log_q - self.schedule.log_step(y, before, t))
             y = before
@@ -182,15 +182,15 @@ class DiffusionPosterior(nn.Module):
         return Chain(z, torch.stack(terms[::-1], dim=-1))
 
     @torch.no_grad()
-    def sample(self, x: Tensor, noise: Tensor, n_draws: int, source: Source) -> Tensor:
+    def sample(self, x: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
         """(n_draws, n_samples, D) draws of q(z | x) for x (n_samples, K)."""
         mean, factor, context = self.context(x, noise)
         context = context.expand(n_draws, *context.shape)
         at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * randn(at.shape, source)
+        y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
         for t in range(self.schedule.n_steps, 0, -1):
             at, log_variance = self.reverse_step(y, t, context)
-            y = at + torch.exp(0.5 * log_variance) * randn(at.shape, source)
+            y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
         return mean + (factor @ y.unsqueeze(-1)).squeeze(-1)
 
     def sleep_loss(

@@ -64,7 +64,7 @@ class FeatureConfig:
 
     Attributes
     ----------
-    n_pcs
+    n_components
         Principal components kept, K; fewer if the training samples do not span so many.
     min_call_rate, min_maf
         Variant filters.
@@ -79,7 +79,7 @@ class FeatureConfig:
         If a value makes no sense.
     """
 
-    n_pcs: int = 20
+    n_components: int = 20
     min_call_rate: float = 0.95
     min_maf: float = 0.01
     min_sample_call_rate: float = 0.9
@@ -96,8 +96,8 @@ class FeatureConfig:
         ):
             if not 0 <= (value := getattr(self, name)) <= most:
                 raise OptionError(f"{name} must be from 0 to {most:g}, not {value:g}")
-        if self.n_pcs < 1:
-            raise OptionError(f"n_pcs must be at least 1, not {self.n_pcs}")
+        if self.n_components < 1:
+            raise OptionError(f"n_components must be at least 1, not {self.n_components}")
         if not 1 <= self.ld_step <= self.ld_window:
             raise OptionError(
                 f"ld_step must be from 1 to ld_window, {self.ld_window}, not {self.ld_step}"
@@ -125,7 +125,7 @@ class Features:
     Attributes
     ----------
     x
-        (n_samples, n_pcs) float64 shrinkage-corrected scores.
+        (n_samples, n_components) float64 shrinkage-corrected scores.
     noise
         (n_samples,) standard deviation s that missing genotypes add to each component; inf for a
         sample without one called genotype.
@@ -177,7 +177,7 @@ class FeatureExtractor:
         kept = self.select(genotypes, train=train, progress=progress)
         rows = np.flatnonzero(self.trained_on)
         progress("principal components")
-        return self._decompose(genotypes, rows, kept, self._n_pcs(len(rows)))
+        return self._decompose(genotypes, rows, kept, self._n_components(len(rows)))
 
     def select(
         self,
@@ -235,20 +235,20 @@ class FeatureExtractor:
         )
         self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
         kept = kept[unlinked]
-        n_pcs = self._n_pcs(n_train)
-        if len(kept) < 2 * n_pcs:
+        n_components = self._n_components(n_train)
+        if len(kept) < 2 * n_components:
             taken = "; ".join(f"{reason}: {n}" for reason, n in self.funnel.items() if n)
             raise NotEnoughDataError(
                 f"{genotypes.name}: {len(kept)} of {genotypes.n_variants} variants are left after "
-                f"the filters, and {2 * n_pcs} are needed ({taken or 'none filtered'}); "
+                f"the filters, and {2 * n_components} are needed ({taken or 'none filtered'}); "
                 "loosen --maf, --geno or --ld-r2, or use a file with more variants"
             )
         self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
         self.allele_frequency = counts.allele_frequency[kept]
         return kept
 
-    def _n_pcs(self, n_train: int) -> int:
-        return min(self.config.n_pcs, n_train - 2)
+    def _n_components(self, n_train: int) -> int:
+        return min(self.config.n_components, n_train - 2)
 
     def fit(
         self,
@@ -266,7 +266,7 @@ class FeatureExtractor:
         return self
 
     def _decompose(
-        self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_pcs: int
+        self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_components: int
     ) -> Features:
         """Eigenvectors of the relationship matrix, then loadings, a block of variants at a time."""
         n, m = len(rows), len(kept)
@@ -281,7 +281,7 @@ class FeatureExtractor:
         # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
         # constant vector, which centred columns send to 0.
         start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
-        value, vector = eigsh(relationship, k=n_pcs, v0=start)
+        value, vector = eigsh(relationship, k=n_components, v0=start)
         # Few distinct samples span few components; the rest is rounding that scaling would blow up.
         order = np.argsort(value)[::-1]
         order = order[value[order] > RANK_TOLERANCE * floor]
