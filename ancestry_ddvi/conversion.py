@@ -72,4 +72,4 @@ def _refuse_to_overwrite(inputs: Sequence[Path], targets: Sequence[Path]) -> Non
         real = os.path.realpath(target)
         stem, suffix = os.path.splitext(real)
         if real in given or (suffix in PLINK_SUFFIXES and stem in stems and target.exists()):
-            raise OutputError(f"{target}: is of the input itself; choose another name")
+            raise OutputError(f"{target}: is part of the input itself; choose another name")

@@ -13,6 +13,11 @@ import pandas as pd
 import pysam
 import pytest
 from cli_helpers import QUICK, run_cli
+from hypothesis import settings
+
+# A machine that other work keeps busy is no failure.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 DATA = Path(__file__).parents[1] / "data"
 POPULATIONS = ("CHB", "FIN", "GIH", "PEL", "TSI", "YRI")
