@@ -9,11 +9,8 @@ not counted lets libraries write their caches.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,24 +28,12 @@ CPU_FLOOR, RATIO_FLOOR, MEMORY_FLOOR_MB = 90, 3, 1500
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Run a command from the repository to its end.
-
-    `wait4` gives the usage of this child alone. A child's peak is never below that of its parent
-    when it was started, so this script loads nothing large.
-    """
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=common.ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            text = said.read().decode(errors="replace")
-            raise click.ClickException(f"{' '.join(command)} failed:\n{text}")
-    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    """Run a command to its end; its cost, rounded for the table."""
+    done = common.run(command)
+    peak = done.max_rss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "wall_seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(done.cpu_seconds, 2),
+        "wall_seconds": round(done.wall_seconds, 2),
         "peak_mb": round(peak, 1),
     }
 

@@ -5,7 +5,6 @@ python benchmarks/linkage.py
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -94,18 +93,11 @@ def plink2(program: str) -> dict[str, Any]:
         quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL}
         read = ["--vcf", str(common.GENOTYPES), "--set-all-var-ids", "@:#:$r:$a"]
         subprocess.run([*base, *read, *limits, "--make-pgen"], **quiet)
-        process = subprocess.Popen(
-            [*base, "--pfile", f"{folder}/p", "--indep-pairwise", *window],
-            stdout=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise click.ClickException("plink2 --indep-pairwise failed")
+        done = common.run([*base, "--pfile", f"{folder}/p", "--indep-pairwise", *window])
         kept = len((Path(folder) / "p.prune.in").read_text().split())
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     return {
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "cpu_seconds": round(done.cpu_seconds, 2),
         "variants_kept": kept,
         "version": said.stdout.strip(),
     }

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -267,21 +266,12 @@ def measure_reading(files: list[str], how: str, folder: Path) -> dict[str, Any]:
 
 def fresh(arguments: list[str]) -> dict[str, Any]:
     """Run this script, or another command, to its end; what it said, and its cost from outside."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(arguments, stdout=out, stderr=err, cwd=common.ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            raise click.ClickException(f"{arguments} failed:\n{err.read().decode()}")
-        said = out.read().decode()
+    done = common.run(arguments)
     return {
-        "said": said,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "wall_seconds": time.perf_counter() - start,
-        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+        "said": done.said,
+        "cpu_seconds": done.cpu_seconds,
+        "wall_seconds": done.wall_seconds,
+        "peak_mb": done.max_rss * 1024 / 1e6,
     }
 
 

@@ -285,19 +285,6 @@ START_UP = {
 # Measuring.
 
 
-def cpu_seconds(command: list[str]) -> tuple[float, str]:
-    """User and system time of a command and of its children, and what it said."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, cwd=common.ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            raise click.ClickException(f"{command} failed:\n{err.read().decode()}")
-        return usage.ru_utime + usage.ru_stime, out.read().decode()
-
-
 def command_of(route: str, path: str, part: str) -> list[str]:
     if route == BCFTOOLS:
         return ["bcftools", "view", "-Ou", "-o", "/dev/null", path]
@@ -321,7 +308,7 @@ def measure_group(group: Group, folder: Path, repeats: int) -> dict[str, Any]:
     expected = (folder / "deep.vcf.sha256").read_text() if "deep" in path else None
     digests = {}
     for route in group.routes:
-        _, said = cpu_seconds(command_of(route, path, "check"))
+        said = common.run(command_of(route, path, "check")).said
         if route != BCFTOOLS:
             digests[route] = said.strip()
     if len({*digests.values(), expected} - {None}) != 1:
@@ -332,7 +319,7 @@ def measure_group(group: Group, folder: Path, repeats: int) -> dict[str, Any]:
             for part in ("whole", "imports"):
                 seconds = 0.0
                 if part == "whole" or route != BCFTOOLS:
-                    seconds, _ = cpu_seconds(command_of(route, path, part))
+                    seconds = common.run(command_of(route, path, part)).cpu_seconds
                 times[route][part].append(round(seconds, 3))
     click.echo(f"{group.title}: {net(times[group.routes[0]]):.2f} CPU s")
     return {"digest": next(iter(digests.values())), "routes": times}
@@ -431,10 +418,10 @@ def main(
         results["versions"][program] = said.stdout.splitlines()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cpu_seconds([sys.executable, __file__, "--part", "prepare", "--path", name])
+        common.run([sys.executable, __file__, "--part", "prepare", "--path", name])
         results["groups"] = {g.title: measure_group(g, folder, repeats) for g in GROUPS}
     results["start_up"] = {
-        name: [round(cpu_seconds([sys.executable, *command])[0], 3) for _ in range(repeats)]
+        name: [round(common.run([sys.executable, *command]).cpu_seconds, 3) for _ in range(repeats)]
         for name, (command, _) in START_UP.items()
     }
     common.write_json(out / "reading.json", results)

@@ -10,14 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from c2st import two_sample_accuracy
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
@@ -202,19 +197,6 @@ def test_training_closes_the_gap(trained: Trained) -> None:
     assert gap["before"] > 1
     assert gap["before"] > gap["during"] > gap["after"]
     assert gap["after"] < 0.1
-
-
-def two_sample_accuracy(first: np.ndarray, second: np.ndarray) -> float:
-    """C2ST: the better of two classifiers at telling the sets apart, 5 folds; .5 is not at all."""
-    x = np.concatenate([first, second])
-    y = np.repeat([0, 1], [len(first), len(second)])
-    # Quadratic logistic regression is the best there is between Gaussians; kNN sees any shape.
-    classifiers = (
-        make_pipeline(StandardScaler(), PolynomialFeatures(2), LogisticRegression()),
-        make_pipeline(StandardScaler(), KNeighborsClassifier(50)),
-    )
-    order = np.random.default_rng(0).permutation(len(x))
-    return max(float(cross_val_score(c, x[order], y[order], cv=5).mean()) for c in classifiers)
 
 
 @pytest.mark.parametrize("level", LEVELS)
