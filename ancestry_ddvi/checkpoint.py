@@ -77,7 +77,8 @@ class EmbeddingModel:
         """Embedding of samples whose features are known already."""
         draws = self.model.sample_posterior(features.x, features.noise, n_draws=n_draws, seed=seed)
         membership = self.model.membership(draws)
-        return EmbeddingTable.from_draws(draws, sample_id, membership, features.x)
+        pcs = features.x[:, : len(self.extractor.eigenvalue)]
+        return EmbeddingTable.from_draws(draws, sample_id, membership, pcs)
 
     def save(self, folder: Path) -> None:
         """Write the model folder, which must not exist yet."""
@@ -230,10 +231,10 @@ def _check_values(
     if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
         refuse("model.json", "extractor.unit", unit, "a finite positive number")
     # The weights tell their own shape; a network of another is never built, whatever its size.
-    n_components, n_latent = weights["prior.mean"].shape
+    n_clusters, n_latent = weights["prior.mean"].shape
     shape = {
         "n_latent": n_latent,
-        "n_components": n_components,
+        "n_clusters": n_clusters,
         "n_steps": len(weights["posterior.schedule.alpha"]) - 1,
         "n_hidden": len(weights["decoder.mean.0.bias"]),
     }

@@ -323,13 +323,13 @@ def embed(
 
     config = EmbedConfig(
         features=FeatureConfig(
-            n_components=n_pcs,
+            n_pcs=n_pcs,
             min_call_rate=1 - geno,
             min_maf=maf,
             min_sample_call_rate=1 - mind,
             ld_max_r2=ld_r2,
         ),
-        model=ModelConfig(n_latent=n_latent, n_components=n_clusters),
+        model=ModelConfig(n_latent=n_latent, n_clusters=n_clusters),
         training=TrainingConfig(map_steps=map_steps, posterior_steps=posterior_steps),
         n_draws=draws,
         holdout=holdout,

@@ -20,7 +20,7 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     ----------
     n_latent
         Axes of the embedding.
-    n_components
+    n_clusters
         Components of the prior mixture.
     n_draws
         Posterior draws averaged by `transform`.
@@ -41,14 +41,14 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self,
         n_latent: int = 2,
         *,
-        n_components: int = 30,
+        n_clusters: int = 30,
         n_draws: int = 200,
         map_steps: int = TrainingConfig.map_steps,
         posterior_steps: int = TrainingConfig.posterior_steps,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_latent = n_latent
-        self.n_components = n_components
+        self.n_clusters = n_clusters
         self.n_draws = n_draws
         self.map_steps = map_steps
         self.posterior_steps = posterior_steps
@@ -66,7 +66,7 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         # A constant column has no scale of its own, only rounding; any that is not small leaves it
         # at 0.
         scale[scale <= 1e-12 * np.abs(X).max(axis=0)] = 1.0
-        config = ModelConfig(n_latent=self.n_latent, n_components=self.n_components)
+        config = ModelConfig(n_latent=self.n_latent, n_clusters=self.n_clusters)
         self.model_ = AncestryModel(scale, config, self._seed)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
         self.history_ = train(
@@ -91,7 +91,7 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return mean
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n_samples, n_components) probability of each prior component."""
+        """(n_samples, n_clusters) probability of each prior component."""
         draws = self.sample(X)
         return self.model_.membership(draws)
 

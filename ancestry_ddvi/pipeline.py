@@ -95,9 +95,9 @@ class EmbedConfig:
             raise OptionError(f"--draws must be at least 2, not {self.n_draws}")
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"--seed must be from 0 to {2**31 - 1}, not {self.seed}")
-        if self.model.n_latent > self.features.n_components:
+        if self.model.n_latent > self.features.n_pcs:
             raise OptionError(
-                f"--n-latent {self.model.n_latent} is more than the {self.features.n_components} "
+                f"--n-latent {self.model.n_latent} is more than the {self.features.n_pcs} "
                 "principal components it would be learnt from; lower it or raise --n-pcs"
             )
 

@@ -193,7 +193,7 @@ def markdown(results: dict[str, Any], command: str) -> str:
 `{settings["data"]}`: {settings["n_samples"]:,} samples, {settings["n_variants"]:,} SNPs;
 of close relatives (KING-robust, second degree) only a set without a pair is learnt from and scored;
 {which}; seeds {", ".join(map(str, seeds))}. Cells: median over seeds [least, most]. All methods
-see the same features: {settings["config"]["features"]["n_components"]} principal components after
+see the same features: {settings["config"]["features"]["n_pcs"]} principal components after
 filters and LD pruning, corrected for shrinkage. UMAP and t-SNE (openTSNE) run with their defaults
 on them, and "PCA" is their first columns. No method sees a label.
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ancestry_ddvi import DDVI
 
-QUICK: dict[str, Any] = {"n_components": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 30}
+QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 30}
 
 
 @pytest.fixture(scope="module")

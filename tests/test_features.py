@@ -25,7 +25,7 @@ from ancestry_ddvi.preprocessing.features import (
     Matched,
 )
 
-CONFIG = FeatureConfig(n_components=5)
+CONFIG = FeatureConfig(n_pcs=5)
 """Five components: three between four populations, and two of noise."""
 
 LEARNT = ("allele_frequency", "loadings", "eigenvalue", "shrinkage")
@@ -79,7 +79,7 @@ def test_components_by_hand() -> None:
     second = np.arange(n) >= n // 2
     dosage = np.repeat(np.where(second, 2, 0)[:, None], m, axis=1).astype(np.int8)
     genotypes = GenotypeMatrix(dosage, np.arange(n).astype(str), make_variants(m))
-    extractor = FeatureExtractor(FeatureConfig(n_components=3, ld_max_r2=1))
+    extractor = FeatureExtractor(FeatureConfig(n_pcs=3, ld_max_r2=1))
     features = extractor.fit_transform(genotypes)
     # The data span one component, so the two others asked for do not exist.
     np.testing.assert_allclose(extractor.eigenvalue, [2 * n], rtol=1e-5)
@@ -108,7 +108,7 @@ def test_components_against_scikit_allel() -> None:
     features = extractor.fit_transform(genotypes)
     used = (genotypes.dosage > 0).any(axis=0) & (genotypes.dosage < 2).any(axis=0)
     scores, model = allel.pca(
-        genotypes.dosage[:, used].T.astype(float), n_components=5, scaler="patterson", copy=True
+        genotypes.dosage[:, used].T.astype(float), n_pcs=5, scaler="patterson", copy=True
     )
     assert len(extractor.variants) == used.sum()
     ours = features.x / extractor.shrinkage
@@ -146,7 +146,7 @@ def test_linked_copies_earn_no_component() -> None:
     genotypes = with_dosage(genotypes, dosage)
     share = {}
     for max_r2 in (0.2, 1.0):
-        extractor = FeatureExtractor(FeatureConfig(n_components=1, ld_max_r2=max_r2))
+        extractor = FeatureExtractor(FeatureConfig(n_pcs=1, ld_max_r2=max_r2))
         extractor.fit_transform(genotypes)
         block = np.isin(extractor.variants["id"], genotypes.variants["id"][:200])
         share[max_r2] = float((extractor.loadings[block] ** 2).sum())
@@ -180,7 +180,7 @@ def test_new_samples_fall_where_training_samples_of_their_population_lie() -> No
     """
     genotypes, population = balding_nichols(80, 2500, 0.02, 4, seed=2)
     new = np.arange(320) % 2 == 0
-    extractor = FeatureExtractor(FeatureConfig(n_components=3))
+    extractor = FeatureExtractor(FeatureConfig(n_pcs=3))
     x = extractor.fit_transform(genotypes, train=~new).x
     assert extractor.shrinkage.max() < 0.75
     there = population_means(x[new], population[new])
@@ -199,7 +199,7 @@ def test_components_of_noise_spread_alike_in_training_and_new_samples() -> None:
     """One population has no structure, and a cohort of 40 has components below the floor."""
     genotypes, _ = balding_nichols(540, 1500, 0.05, 1, seed=3)
     train = np.arange(540) < 40
-    extractor = FeatureExtractor(FeatureConfig(n_components=38))
+    extractor = FeatureExtractor(FeatureConfig(n_pcs=38))
     x = extractor.fit_transform(genotypes, train=train).x
     assert extractor.eigenvalue[-1] < 0.8 < 1.2 < extractor.eigenvalue[0]
     ratio = x[train].std(axis=0) / x[~train].std(axis=0)
@@ -210,7 +210,7 @@ def test_components_spread_alike_in_training_and_new_samples() -> None:
     """Strong, weak and absent structure in one fit; without rho some spread twice as far."""
     genotypes, _ = balding_nichols(150, 4000, 0.02, 8, seed=4)
     train = np.random.default_rng(0).random(1200) < 0.5
-    extractor = FeatureExtractor(FeatureConfig(n_components=15))
+    extractor = FeatureExtractor(FeatureConfig(n_pcs=15))
     x = extractor.fit_transform(genotypes, train=train).x
     ratio = np.sqrt((x[train] ** 2).mean(axis=0) / (x[~train] ** 2).mean(axis=0))
     np.testing.assert_allclose(ratio, 1, atol=0.15)
@@ -223,7 +223,7 @@ def test_linkage_that_pruning_left_is_allowed_for() -> None:
     twice = GenotypeMatrix(
         np.repeat(genotypes.dosage, 2, axis=1), genotypes.sample_id, make_variants(2000)
     )
-    config = FeatureConfig(n_components=5, ld_max_r2=1)
+    config = FeatureConfig(n_pcs=5, ld_max_r2=1)
     once = FeatureExtractor(config).fit(genotypes)
     linked = FeatureExtractor(config).fit(twice)
     np.testing.assert_allclose(linked.shrinkage, once.shrinkage, rtol=0.05)
@@ -569,7 +569,7 @@ def test_no_variants_at_all() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"n_components": 0},
+        {"n_pcs": 0},
         {"min_call_rate": 1.1},
         {"min_maf": 0.6},
         {"min_sample_call_rate": -0.1},

@@ -16,7 +16,7 @@ from ancestry_ddvi.errors import OptionError
 torch.set_num_threads(1)
 
 SCALE = np.array([3.0, 2.0, 1.5, 1.0, 0.5])
-SMALL = ModelConfig(n_latent=2, n_components=4, n_steps=3, n_hidden=12)
+SMALL = ModelConfig(n_latent=2, n_clusters=4, n_steps=3, n_hidden=12)
 
 
 def make_model(seed: int = 0, **settings: Any) -> AncestryModel:
@@ -30,7 +30,7 @@ def features(n: int) -> tuple[np.ndarray, np.ndarray]:
     return random.normal(size=(n, 5)) * SCALE, np.repeat([0.0, 0.7], [n - n // 2, n // 2])
 
 
-@pytest.mark.parametrize("name", ["n_latent", "n_components", "n_steps", "n_hidden"])
+@pytest.mark.parametrize("name", ["n_latent", "n_clusters", "n_steps", "n_hidden"])
 @pytest.mark.parametrize("value", [0, -2])
 def test_settings_below_one_are_refused(name: str, value: int) -> None:
     with pytest.raises(OptionError, match=f"{name} must be at least 1, not {value}"):

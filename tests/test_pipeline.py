@@ -516,7 +516,7 @@ def test_a_failure_while_writing_leaves_the_old_results(
         ({"seed": -1}, "--seed"),
         ({"seed": 2**31}, "--seed"),
         ({"model": ModelConfig(n_latent=21)}, "--n-latent 21 is more than the 20 principal"),
-        ({"features": FeatureConfig(n_components=1)}, "--n-latent 2 is more than the 1 principal"),
+        ({"features": FeatureConfig(n_pcs=1)}, "--n-latent 2 is more than the 1 principal"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:

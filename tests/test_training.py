@@ -28,7 +28,7 @@ from ancestry_ddvi.errors import InputError, TrainingDivergedError
 torch.set_num_threads(1)
 
 UNIT = 0.02
-MODEL = ModelConfig(n_latent=2, n_components=8, n_steps=5, n_hidden=32)
+MODEL = ModelConfig(n_latent=2, n_clusters=8, n_steps=5, n_hidden=32)
 
 
 def config(map_steps: int, posterior_steps: int, **settings: Any) -> TrainingConfig:

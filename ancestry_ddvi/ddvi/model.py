@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ancestry_ddvi.ddvi.guided import GuidedPosterior
+from ancestry_ddvi.ddvi.laplace import laplace_mixture
+from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
 from ancestry_ddvi.ddvi.objective import BoundTerms, bound_terms
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.priors import MixturePrior
+from ancestry_ddvi.ddvi.streams import Source, Streams
 from ancestry_ddvi.errors import OptionError
 
 BATCH = 8192
@@ -27,22 +33,26 @@ class ModelConfig:
     ----------
     n_latent
         D, axes of the map.
-    n_components
+    n_clusters
         Components of the prior mixture; more than there are populations does no harm.
     n_steps
         T, steps of the diffusion.
     n_hidden
         Width of every hidden layer.
+    guided
+        Whether the diffusion starts from the model's own Laplace mixture (`guided`) or from the
+        encoder's Gaussian (`posterior`), which leaves all else to be learnt.
     """
 
     n_latent: int = 2
-    n_components: int = 30
+    n_clusters: int = 30
     n_steps: int = 10
     n_hidden: int = 128
+    guided: bool = True
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
+            if name != "guided" and value < 1:
                 raise OptionError(f"{name} must be at least 1, not {value}")
 
 
@@ -81,42 +91,76 @@ class AncestryModel(nn.Module):
             torch.default_generator.manual_seed(seed)
             scale_tensor = torch.as_tensor(scale, dtype=torch.float32)
             inputs = FeatureInput(scale_tensor)
-            self.prior = MixturePrior(config.n_components, config.n_latent, generator)
+            self.prior = MixturePrior(config.n_clusters, config.n_latent, generator)
             self.decoder = NormalDecoder(config.n_latent, scale_tensor, config.n_hidden)
             anchor = GaussianAnchor(inputs, config.n_latent, config.n_hidden)
-            self.posterior = DiffusionPosterior(anchor, config.n_steps, config.n_hidden)
+            self.posterior: DiffusionPosterior | GuidedPosterior = (
+                GuidedPosterior(anchor, self.laplace_mixture, config.n_steps, config.n_hidden)
+                if config.guided
+                else DiffusionPosterior(anchor, config.n_steps, config.n_hidden)
+            )
 
-    def bound(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> BoundTerms:
-        """One draw's estimate of the evidence lower bound for each row of x (n, K)."""
-        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, generator)
+    def laplace_mixture(self, x: Tensor, noise: Tensor) -> GaussianMixture:
+        """p(z | x) in closed form as nearly as Gaussians can say it, for x (n, K), noise (n,)."""
+        return laplace_mixture(self.prior.normal_components(), self.decoder, x, noise)
+
+    def bound(
+        self, x: Tensor, noise: Tensor, source: Source, n_draws: int | None = None
+    ) -> BoundTerms:
+        """One draw's estimate of the evidence lower bound for each row of x (n, K), or n_draws."""
+        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, source, n_draws)
 
     @torch.no_grad()
     def elbo(
-        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int = 16, seed: int = 0
+        self,
+        x: np.ndarray,
+        noise: np.ndarray,
+        *,
+        n_draws: int = 16,
+        seed: int = 0,
+        key: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(n_samples,) evidence lower bound in nats, averaged over draws of the chain."""
-        generator = torch.Generator().manual_seed(seed)
-        out = np.zeros(len(x))
-        for _ in range(n_draws):
-            for rows, x_part, noise_part in _batches(x, noise, BATCH):
-                out[rows] += self.bound(x_part, noise_part, generator).elbo.numpy() / n_draws
+        """(n_samples,) evidence lower bound in nats, averaged over draws of the chain.
+
+        Parameters are those of `sample_posterior`.
+        """
+        out = np.empty(len(x))
+        for rows, x_part, noise_part, streams in _batches(x, noise, n_draws, seed, key):
+            bound = self.bound(x_part, noise_part, streams, n_draws)
+            out[rows] = bound.elbo.double().mean(0).numpy()
         return out
 
     @torch.no_grad()
     def sample_posterior(
-        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int, seed: int
+        self,
+        x: np.ndarray,
+        noise: np.ndarray,
+        *,
+        n_draws: int,
+        seed: int,
+        key: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(n_draws, n_samples, D) float32 draws of q(z | x)."""
-        generator = torch.Generator().manual_seed(seed)
+        """(n_draws, n_samples, D) float32 draws of q(z | x).
+
+        Parameters
+        ----------
+        x, noise
+            (n_samples, K), (n_samples,) features.
+        n_draws, seed
+            Number of draws, and what they follow from.
+        key
+            (n_samples,) uint64: each sample has a random stream of its own, told by its key, so
+            that its draws do not depend on the other samples. Its features tell it by default.
+        """
         out = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
-        for rows, x_part, noise_part in _batches(x, noise, max(1, BATCH // n_draws)):
-            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, generator).numpy()
+        for rows, x_part, noise_part, streams in _batches(x, noise, n_draws, seed, key):
+            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, streams).numpy()
         return out
 
     @torch.no_grad()
     def membership(self, draws: np.ndarray) -> np.ndarray:
-        """(n_samples, n_components) p(c | x), p(c | z) averaged over draws (n_draws, n, D)."""
-        total = np.zeros((draws.shape[1], self.config.n_components))
+        """(n_samples, n_clusters) p(c | x), p(c | z) averaged over draws (n_draws, n, D)."""
+        total = np.zeros((draws.shape[1], self.config.n_clusters))
         for draw in draws:
             total += self.prior.membership(torch.from_numpy(draw)).numpy()
         return total / len(draws)
@@ -126,12 +170,24 @@ class AncestryModel(nn.Module):
         return asdict(self.config)
 
 
-def _batches(x: np.ndarray, noise: np.ndarray, size: int) -> Any:
-    """(rows, x, noise) as float32 tensors, `size` rows at a time."""
+def _batches(
+    x: np.ndarray, noise: np.ndarray, n_draws: int, seed: int, key: np.ndarray | None
+) -> Iterator[tuple[slice, Tensor, Tensor, Streams]]:
+    """(rows, x, noise, streams), so many rows at a time that all their draws make one batch."""
+    size = max(1, BATCH // n_draws)
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
+        names = row_key(x[rows], noise[rows]) if key is None else key[rows]
         yield (
             rows,
             torch.as_tensor(x[rows], dtype=torch.float32),
             torch.as_tensor(noise[rows], dtype=torch.float32),
+            Streams(names, seed),
         )
+
+
+def row_key(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(n_samples,) uint64 hash of each sample's features."""
+    rows = np.column_stack([x, noise]).astype(float) + 0.0  # -0 is 0
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)

@@ -53,10 +53,12 @@ def bound_terms(
     posterior: DiffusionPosterior,
     x: Tensor,
     noise: Tensor,
-    generator: torch.Generator,
+    source: Source,
+    n_draws: int | None = None,
 ) -> BoundTerms:
-    """Draw the chain once for each row of x (n, K) and return the terms of the bound."""
-    chain: Chain = posterior.chain(x, noise, generator)
+    """Draw the chain once for each row of x (n, K), or (n_draws, n) times, and return the terms of
+    the bound."""
+    chain = posterior.chain(x, noise, source, n_draws)
     return BoundTerms(
         reconstruction=likelihood.log_prob(x, chain.z, noise),
         prior_kl=chain.step_kl.sum(-1) - prior.log_prob(chain.z),

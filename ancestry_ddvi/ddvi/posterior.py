@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, fourier_time, mlp
 from ancestry_ddvi.ddvi.noise import NoiseSchedule, normal_log_prob
+from ancestry_ddvi.ddvi.streams import Source, normal
 
 MAX_LOG_VARIANCE = 4.0
 """Learnt log-variances move within +- this of their start: wide, but never a runaway."""
@@ -93,6 +94,12 @@ def whiten(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
 def log_det(factor: Tensor) -> Tensor:
     """log |L| of a triangular factor with positive diagonal."""
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def step_entropy(variance: Tensor, n_latent: int) -> Tensor:
+    """Entropy of N(0, variance I) over D axes, (...,) for variance (..., 1); 0 where that is 0."""
+    entropy = 0.5 * (torch.log(variance.clamp(min=1e-12)) + LOG_2_PI_E)
+    return n_latent * torch.where(variance > 0, entropy, 0.0).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -164,16 +171,18 @@ class DiffusionPosterior(nn.Module):
         shift, log_scale = self.start(context).chunk(2, dim=-1)
         return shift, bounded(log_scale)
 
-    def chain(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Chain:
-        """Draw y_T..y_0 once for every row of x (..., K), with the terms of the bound."""
+    def chain(self, x: Tensor, noise: Tensor, source: Source, n_draws: int | None = None) -> Chain:
+        """Draw y_T..y_0 once for each row of x (n, K), or (n_draws, n) times, with the terms of the
+        bound."""
         mean, factor, context = self.context(x, noise)
+        if n_draws is not None:
+            context = context.expand(n_draws, *context.shape)
         at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
+        y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
         terms = [normal_log_prob(y - at, log_variance)]
         for t in range(self.schedule.n_steps, 0, -1):
             at, log_variance = self.reverse_step(y, t, context)
-            eps = torch.randn(at.shape, generator=generator)
-            before = at + torch.exp(0.5 * log_variance) * eps
+            before = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
             log_q = normal_log_prob(before - at, log_variance)
             terms.append(log_q - self.schedule.log_step(y, before, t))
             y = before
@@ -182,15 +191,15 @@ class DiffusionPosterior(nn.Module):
         return Chain(z, torch.stack(terms[::-1], dim=-1))
 
     @torch.no_grad()
-    def sample(self, x: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+    def sample(self, x: Tensor, noise: Tensor, n_draws: int, source: Source) -> Tensor:
         """(n_draws, n_samples, D) draws of q(z | x) for x (n_samples, K)."""
         mean, factor, context = self.context(x, noise)
         context = context.expand(n_draws, *context.shape)
         at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
+        y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
         for t in range(self.schedule.n_steps, 0, -1):
             at, log_variance = self.reverse_step(y, t, context)
-            y = at + torch.exp(0.5 * log_variance) * torch.randn(at.shape, generator=generator)
+            y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
         return mean + (factor @ y.unsqueeze(-1)).squeeze(-1)
 
     def sleep_loss(
@@ -225,11 +234,7 @@ class DiffusionPosterior(nn.Module):
         # constant of the schedule; at t = 1 that entropy does not exist (v = 0) and is left out.
         cross = -normal_log_prob(residual, log_variance)
         spread = 0.5 * (v * torch.exp(-log_variance)).sum(-1)
-        entropy = (
-            torch.where(v > 0, 0.5 * (torch.log(v.clamp(min=1e-12)) + LOG_2_PI_E), 0.0).squeeze(-1)
-            * u.shape[-1]
-        )
-        denoising = n_steps * (cross + spread - entropy)
+        denoising = n_steps * (cross + spread - step_entropy(v, u.shape[-1]))
         at, log_variance = self.start_step(context)
         last = self.schedule.alpha_bar[-1]
         variance = 1 - last

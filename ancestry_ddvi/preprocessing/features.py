@@ -3,12 +3,14 @@
 Symbols (shapes in samples n, variants m, components K):
 
     p_j       frequency of the counted allele of variant j in the training samples
-    X_ij      (g_ij - 2 p_j) / sqrt(2 p_j (1 - p_j)), missing = 0      Patterson et al. 2006, eq. 3
+    X_ij      (g_ij - 2 p_j) / (c (2 p_j (1 - p_j))^a), missing = 0    note (3)
     A         X X' / m                                                 genetic relationships
     l_k, v_k  leading eigenvalues and unit eigenvectors of A
     W_jk      X' v_k / sqrt(m l_k)                                      loadings, unit columns
     rho_k     shrinkage of note (1)
     x_ik      sqrt(n l_k) v_ik rho_k, in units where RMS(x_k) = sqrt(l_k) rho_k
+
+Components of all samples come first, then those of single regions (`local`).
 
 (1) An eigenvector is fitted to the noise of the very samples it scores, so training scores spread
 further than scores of new samples from the same populations. Multiplying training scores by the
@@ -29,12 +31,18 @@ The estimate is unbiased but noisier: every component gains the variance
 
 W_o being the rows of W observed. That s is returned beside x, so that missing genotypes make a
 sample less certain and not wrong.
+
+(3) a = 1/2 is the scaling of Patterson et al. 2006 (eq. 3): all variants weigh the same, as if the
+frequencies of rare ones had drifted by as much, for their size, as those of common ones. A smaller
+a gives common variants, whose differences stand out of the noise best, more of a say; c makes the
+mean variance under Hardy-Weinberg 1 whatever a.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +58,7 @@ from ancestry_ddvi.preprocessing.filters import (
     sample_call_rate,
 )
 from ancestry_ddvi.preprocessing.linkage import prune
+from ancestry_ddvi.preprocessing.local import MIN_REGION, MIN_RHO, Denoiser, find_regions
 
 MIN_SAMPLES = 20
 """Fewer samples than this do not define principal components worth the name."""
@@ -64,8 +73,12 @@ class FeatureConfig:
 
     Attributes
     ----------
-    n_components
+    n_pcs
         Principal components kept, K; fewer if the training samples do not span so many.
+    n_local
+        Most components of a single region of the map (`local`); 0 for none.
+    scaling
+        a of note (3), from 0 (none) to 1/2 (Patterson).
     min_call_rate, min_maf
         Variant filters.
     min_sample_call_rate
@@ -79,7 +92,9 @@ class FeatureConfig:
         If a value makes no sense.
     """
 
-    n_components: int = 20
+    n_pcs: int = 20
+    n_local: int = 10
+    scaling: float = 0.35
     min_call_rate: float = 0.95
     min_maf: float = 0.01
     min_sample_call_rate: float = 0.9
@@ -93,11 +108,14 @@ class FeatureConfig:
             ("min_maf", 0.5),
             ("min_sample_call_rate", 1),
             ("ld_max_r2", 1),
+            ("scaling", 0.5),
         ):
             if not 0 <= (value := getattr(self, name)) <= most:
                 raise OptionError(f"{name} must be from 0 to {most:g}, not {value:g}")
-        if self.n_components < 1:
-            raise OptionError(f"n_components must be at least 1, not {self.n_components}")
+        if self.n_pcs < 1:
+            raise OptionError(f"n_pcs must be at least 1, not {self.n_pcs}")
+        if self.n_local < 0:
+            raise OptionError(f"n_local must be at least 0, not {self.n_local}")
         if not 1 <= self.ld_step <= self.ld_window:
             raise OptionError(
                 f"ld_step must be from 1 to ld_window, {self.ld_window}, not {self.ld_step}"
@@ -125,17 +143,21 @@ class Features:
     Attributes
     ----------
     x
-        (n_samples, n_components) float64 shrinkage-corrected scores.
+        (n_samples, K + L) float64 shrinkage-corrected scores: K principal components, L local.
     noise
         (n_samples,) standard deviation s that missing genotypes add to each component; inf for a
         sample without one called genotype.
     matched
         What the file had of the variants; None where they were chosen from that very file.
+    denoised
+        (n_training_samples, K + L) best guess of x without its noise (`local`), of the samples
+        that were learnt from; None for others.
     """
 
     x: np.ndarray
     noise: np.ndarray
     matched: Matched | None = None
+    denoised: np.ndarray | None = None
 
 
 @dataclass
@@ -143,8 +165,8 @@ class FeatureExtractor:
     """Filters, scaling and PCA with a scikit-learn-like face.
 
     After `fit`: `variants` (m rows, the table of variants used), `allele_frequency` (m,),
-    `loadings` (m, K), `eigenvalue` (K,), `shrinkage` (K,), `unit` (n / m), `trained_on` (mask of
-    the samples that were learnt from), `funnel` (how many variants each filter took).
+    `loadings` (m, K + L), `eigenvalue` (K,), `shrinkage` (K,), `unit` (n / m), `trained_on` (mask
+    of the samples that were learnt from), `funnel` (how many variants each filter took).
     """
 
     config: FeatureConfig = field(default_factory=FeatureConfig)
@@ -177,7 +199,7 @@ class FeatureExtractor:
         kept = self.select(genotypes, train=train, progress=progress)
         rows = np.flatnonzero(self.trained_on)
         progress("principal components")
-        return self._decompose(genotypes, rows, kept, self._n_components(len(rows)))
+        return self._decompose(genotypes, rows, kept, self._n_pcs(len(rows)))
 
     def select(
         self,
@@ -235,20 +257,21 @@ class FeatureExtractor:
         )
         self.funnel[f"linked (r2 above {config.ld_max_r2:g})"] = int((~unlinked).sum())
         kept = kept[unlinked]
-        n_components = self._n_components(n_train)
-        if len(kept) < 2 * n_components:
+        n_pcs = self._n_pcs(n_train)
+        if len(kept) < 2 * n_pcs:
             taken = "; ".join(f"{reason}: {n}" for reason, n in self.funnel.items() if n)
             raise NotEnoughDataError(
                 f"{genotypes.name}: {len(kept)} of {genotypes.n_variants} variants are left after "
-                f"the filters, and {2 * n_components} are needed ({taken or 'none filtered'}); "
+                f"the filters, and {2 * n_pcs} are needed ({taken or 'none filtered'}); "
                 "loosen --maf, --geno or --ld-r2, or use a file with more variants"
             )
         self.variants = genotypes.variants.iloc[kept].reset_index(drop=True)
         self.allele_frequency = counts.allele_frequency[kept]
+        self.__dict__.pop("_spread", None)  # of an earlier fit
         return kept
 
-    def _n_components(self, n_train: int) -> int:
-        return min(self.config.n_components, n_train - 2)
+    def _n_pcs(self, n_train: int) -> int:
+        return min(self.config.n_pcs, n_train - 2)
 
     def fit(
         self,
@@ -266,49 +289,98 @@ class FeatureExtractor:
         return self
 
     def _decompose(
-        self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_components: int
+        self, genotypes: GenotypeMatrix, rows: np.ndarray, kept: np.ndarray, n_pcs: int
     ) -> Features:
         """Eigenvectors of the relationship matrix, then loadings, a block of variants at a time."""
         n, m = len(rows), len(kept)
         dosage = genotypes.dosage
         blocks = column_blocks(n, m)
+        self.unit = n / m
+
+        def scaled(block: slice) -> np.ndarray:
+            return self._scale(dosage[np.ix_(rows, kept[block])], block)
+
         relationship = np.zeros((n, n), dtype=np.float32)
         for block in blocks:
-            x = self._scale(dosage[np.ix_(rows, kept[block])], block)
+            x = scaled(block)
             relationship += x @ x.T
-        relationship /= m
-        floor = float(np.trace(relationship)) / n
-        # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
-        # constant vector, which centred columns send to 0.
-        start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
-        value, vector = eigsh(relationship, k=n_components, v0=start)
-        # Few distinct samples span few components; the rest is rounding that scaling would blow up.
-        order = np.argsort(value)[::-1]
-        order = order[value[order] > RANK_TOLERANCE * floor]
-        value, vector = value[order].astype(float), vector[:, order].astype(float)
-        # Signs of eigenvectors are arbitrary; the largest entry is made positive.
-        vector *= np.sign(vector[np.abs(vector).argmax(axis=0), range(len(value))])
-        self.eigenvalue = value
-        self.unit = n / m
-        self.shrinkage = _shrinkage(
-            value, floor * n, float(np.square(relationship).sum(dtype=float)), n, m
-        )
-        self.loadings = np.empty((m, len(value)), dtype=np.float32)
+        spectrum = _spectrum(relationship, m, n_pcs)
+        self.eigenvalue, vector = spectrum.value, spectrum.vector
+        self.shrinkage = spectrum.shrinkage
+        self.loadings = np.empty((m, len(self.eigenvalue)), dtype=np.float32)
         for block in blocks:
-            x = self._scale(dosage[np.ix_(rows, kept[block])], block)
-            self.loadings[block] = x.T @ vector / np.sqrt(m * value)
-        features = self._project(lambda block: dosage[:, kept[block]], len(dosage))
+            self.loadings[block] = scaled(block).T @ vector / np.sqrt(m * self.eigenvalue)
         # Scores of complete training samples are the eigenvectors themselves; the projection
         # gives the same numbers up to rounding, so one formula serves all samples.
-        features.x[rows] *= self.shrinkage
-        return features
+        pcs = np.sqrt(n * self.eigenvalue) * vector * self.shrinkage
+        region = find_regions(pcs) if self.config.n_local else np.zeros(n, dtype=int)
+        local = self._decompose_regions(scaled, blocks, region) if self.config.n_local else []
+        self.loadings = np.hstack([self.loadings, *(part.loadings for part in local)])
+        features = self._project(lambda block: dosage[:, kept[block]], len(dosage))
+        x = features.x[rows]
+        x[:, : len(self.shrinkage)] *= self.shrinkage
+        start = len(self.shrinkage)
+        for part in local:
+            own = np.ix_(region == part.region, range(start, start + len(part.shrinkage)))
+            centre = x[own].mean(axis=0)
+            x[own] = centre + part.shrinkage * (x[own] - centre)
+            start += len(part.shrinkage)
+        features.x[rows] = x
+        return replace(features, denoised=Denoiser.of(x, region, self.unit)(x))
+
+    def _decompose_regions(
+        self, scaled: Callable[[slice], np.ndarray], blocks: list[slice], region: np.ndarray
+    ) -> list[_Local]:
+        """Components of each region, orthonormal to those of all samples and to each other."""
+        m = len(self.loadings)
+        members = [np.flatnonzero(region == r) for r in range(region.max() + 1)]
+        members = [rows for rows in members if len(rows) >= MIN_REGION]
+        # What the components of all samples explain is taken out; products of X suffice for it.
+        score = np.zeros((len(region), self.loadings.shape[1]), dtype=np.float32)
+        for block in blocks:
+            score += scaled(block) @ self.loadings[block]
+
+        def residual(x: np.ndarray, rows: np.ndarray, block: slice) -> np.ndarray:
+            left: np.ndarray = x[rows] - score[rows] @ self.loadings[block].T
+            return left - left.mean(axis=0)
+
+        relationships = [np.zeros((len(rows), len(rows)), dtype=np.float32) for rows in members]
+        for block in blocks:
+            x = scaled(block)
+            for rows, relationship in zip(members, relationships, strict=True):
+                left = residual(x, rows, block)
+                relationship += left @ left.T
+        found = []
+        for relationship in relationships:
+            n_most = min(self.config.n_local, len(relationship) - 2)
+            spectrum = _spectrum(relationship, m, n_most)
+            found.append(spectrum.take(spectrum.is_spike & (spectrum.shrinkage > MIN_RHO)))
+        raw = [np.empty((m, len(each.value)), dtype=np.float32) for each in found]
+        for block in blocks:
+            x = scaled(block)
+            for rows, each, loadings in zip(members, found, raw, strict=True):
+                left = residual(x, rows, block)
+                loadings[block] = left.T @ each.vector / np.sqrt(m * each.value)
+        basis, local = self.loadings, []
+        for r, (each, loadings) in enumerate(zip(found, raw, strict=True)):
+            fresh, kept = _orthonormal(basis, loadings)
+            basis = np.hstack([basis, fresh])
+            local.append(_Local(r, fresh, each.shrinkage[kept]))
+        return local
+
+    @cached_property
+    def _spread(self) -> np.ndarray:
+        """(m,) what centred dosages are divided by."""
+        variance = 2 * self.allele_frequency * (1 - self.allele_frequency)
+        c = np.sqrt(np.mean(variance ** (1 - 2 * self.config.scaling)))
+        return (c * variance**self.config.scaling).astype(np.float32)
 
     def _scale(self, dosage: np.ndarray, block: slice) -> np.ndarray:
-        """Patterson scaling of (n, b) dosages of the variants in `block`; missing becomes 0."""
+        """X of (n, b) dosages of the variants in `block`; missing becomes 0."""
         p = self.allele_frequency[block].astype(np.float32)
         x = dosage.astype(np.float32)
         x -= 2 * p
-        x /= np.sqrt(2 * p * (1 - p))
+        x /= self._spread[block]
         x[dosage == MISSING] = 0
         return x
 
@@ -412,10 +484,55 @@ class FeatureExtractor:
         return self
 
 
+@dataclass(frozen=True)
+class _Spectrum:
+    """Leading eigenvalues and vectors of a relationship matrix, and what of them is signal."""
+
+    value: np.ndarray
+    vector: np.ndarray
+    shrinkage: np.ndarray
+    is_spike: np.ndarray
+
+    def take(self, which: np.ndarray) -> _Spectrum:
+        """Some of them."""
+        return _Spectrum(
+            self.value[which], self.vector[:, which], self.shrinkage[which], self.is_spike[which]
+        )
+
+
+@dataclass(frozen=True)
+class _Local:
+    """Local components of one region: loadings (m, l) and the shrinkage (l,) of its samples."""
+
+    region: int
+    loadings: np.ndarray
+    shrinkage: np.ndarray
+
+
+def _spectrum(products: np.ndarray, m: int, n_leading: int) -> _Spectrum:
+    """The leading part of A = products / m, the products X X' (n, n)."""
+    n = len(products)
+    relationship = products / m
+    trace = float(np.trace(relationship))
+    # A fixed start vector: eigsh draws a random one otherwise, and runs would differ. Not the
+    # constant vector, which centred columns send to 0.
+    start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
+    value, vector = eigsh(relationship, k=n_leading, v0=start)
+    # Few distinct samples span few components; the rest is rounding that scaling would blow up.
+    order = np.argsort(value)[::-1]
+    order = order[value[order] > RANK_TOLERANCE * trace / n]
+    value, vector = value[order].astype(float), vector[:, order].astype(float)
+    # Signs of eigenvectors are arbitrary; the largest entry is made positive.
+    vector *= np.sign(vector[np.abs(vector).argmax(axis=0), range(len(value))])
+    trace_of_square = float(np.square(relationship).sum(dtype=float))
+    return _Spectrum(value, vector, *_shrinkage(value, trace, trace_of_square, n, m))
+
+
 def _shrinkage(
     eigenvalue: np.ndarray, trace: float, trace_of_square: float, n: int, m: int
-) -> np.ndarray:
-    """(K,) rho_k of note (1) from the leading eigenvalues of A (n, n), tr A and tr A^2."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) rho_k of note (1) from the leading eigenvalues of A (n, n), tr A and tr A^2, and
+    whether the component stands above the noise."""
     floor = trace / n
     n_rest = n - 1 - len(eigenvalue)
     rest = (trace - eigenvalue.sum()) / n_rest
@@ -428,8 +545,22 @@ def _shrinkage(
     half = (d + 1 - g) / 2
     above = half + np.sqrt(np.maximum(half**2 - d, 0)) - 1
     # The two meet where L_k = 1 + sqrt(g), below which the equation has no solution.
-    shrinkage = np.where(above > np.sqrt(g), above / (above + g), 1 / np.sqrt(d))
-    return np.minimum(shrinkage, 1.0)
+    is_spike = above > np.sqrt(g)
+    shrinkage = np.where(is_spike, above / (above + g), 1 / np.sqrt(d))
+    return np.minimum(shrinkage, 1.0), is_spike
+
+
+def _orthonormal(basis: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What (m, l) columns add to an orthonormal basis (m, k), orthonormal too, and which of them
+    add enough to stand for themselves."""
+    kept = []
+    for j, column in enumerate(columns.T.astype(float)):
+        left = column - basis @ (basis.T @ column)
+        length = float(np.linalg.norm(left))
+        if length**2 > 0.5 * float(column @ column):
+            basis = np.hstack([basis, (left / length).astype(np.float32)[:, None]])
+            kept.append(j)
+    return basis[:, basis.shape[1] - len(kept) :], np.array(kept, dtype=int)
 
 
 def _sites(variants: pd.DataFrame, first: str, second: str) -> pd.MultiIndex:

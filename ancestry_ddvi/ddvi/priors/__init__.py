@@ -2,6 +2,7 @@
 
 from ancestry_ddvi.ddvi.priors.base import (
     ComponentPrior,
+    NormalComponents,
     PartitionedPrior,
     Prior,
     check_label,
@@ -22,6 +23,7 @@ __all__ = [
     "FixedMixturePrior",
     "GaussianPrior",
     "MixturePrior",
+    "NormalComponents",
     "PartitionedPrior",
     "PinwheelPrior",
     "Prior",

@@ -11,6 +11,7 @@ Piriyakulkij, Wang & Kuleshov 2025 needs when it sums over the label of an unlab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -48,6 +49,15 @@ class PartitionedPrior(Prior, Protocol):
 
     def sample_class(self, label: Tensor, generator: torch.Generator) -> Tensor:
         """(n, D) draws of p(z | l), one for each label (n,)."""
+
+
+@dataclass(frozen=True)
+class NormalComponents:
+    """A prior as Gaussians along the axes: log_weight (C,), mean (C, D), sd (C, D)."""
+
+    log_weight: Tensor
+    mean: Tensor
+    sd: Tensor
 
 
 class ComponentPrior(nn.Module, ABC):
@@ -91,6 +101,10 @@ class ComponentPrior(nn.Module, ABC):
     @abstractmethod
     def sample_component(self, c: Tensor, generator: torch.Generator) -> Tensor:
         """(n, D) draws of p(z | c), one for each component number (n,)."""
+
+    def normal_components(self) -> NormalComponents | None:
+        """The components, if they are Gaussians along the axes."""
+        return None
 
     @property
     def n_components(self) -> int:

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from ancestry_ddvi.ddvi.priors.base import ComponentPrior
+from ancestry_ddvi.ddvi.priors.base import ComponentPrior, NormalComponents
 from ancestry_ddvi.ddvi.priors.plane import equal_angles, rotate
 from ancestry_ddvi.errors import OptionError
 
@@ -62,6 +62,13 @@ class GaussianPrior(ComponentPrior):
     def component_log_prob(self, z: Tensor) -> Tensor:
         """log p(l, z), (..., n_classes) for z (..., D)."""
         return self.log_prob(z).unsqueeze(-1) + self._log_sector(z)
+
+    def normal_components(self) -> NormalComponents | None:
+        """N(0, I) where it is whole."""
+        if self.n_classes > 1:
+            return None
+        one = torch.ones(1, self.n_latent)
+        return NormalComponents(torch.zeros(1), 0 * one, one)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, D) draws."""

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ancestry_ddvi.ddvi.priors.base import ComponentPrior, check_n_components
+from ancestry_ddvi.ddvi.priors.base import ComponentPrior, NormalComponents, check_n_components
 from ancestry_ddvi.errors import OptionError
 
 APART = 6.0
@@ -32,6 +32,10 @@ class _NormalMixture(ComponentPrior):
         square = ((z.unsqueeze(-2) - self.mean) * torch.exp(-self.log_sd)) ** 2
         log_normal = -0.5 * (square + 2 * self.log_sd + math.log(2 * math.pi)).sum(-1)
         return self.log_weight() + log_normal
+
+    def normal_components(self) -> NormalComponents:
+        """The components themselves."""
+        return NormalComponents(self.log_weight(), self.mean, torch.exp(self.log_sd))
 
     def sample_component(self, c: Tensor, generator: torch.Generator) -> Tensor:
         """(n, D) draws of N(m_c, s_c)."""

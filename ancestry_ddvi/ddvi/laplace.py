@@ -1,0 +1,265 @@
+"""The posterior of a model with a Gaussian-mixture prior, one Gaussian for each component.
+
+    p(z | x) = sum_c p(c | x) p(z | x, c),    p(z | x, c) ~ p(x | z) N(z; m_c, S_c)
+
+Each p(z | x, c) is found by Gauss-Newton steps from m_c with Levenberg's damping, on
+p(x | z) = N(x; f(z), diag(V)), V = sigma_k^2 + s^2:
+
+    H = J' V^-1 J + S_c^-1,   step = (H + d I)^-1 ( J' V^-1 (x - f) - S_c^-1 (z - m_c) )
+
+With z* the end and C C' = H^-1, Gauss-Hermite quadrature at z* + C xi gives the evidence of the
+component, its mean and its covariance (Naylor & Smith 1982, Appl. Stat. 31:214), so that skew
+shifts the Gaussian and does not only go unseen.
+
+Where f bends over the width of a component, one Gaussian will not do; such a component is first
+replaced by three narrower ones along that axis, which together are the same prior (DeMars, Bishop &
+Jah 2013, J. Guid. Control Dyn. 36:1047, table 2):
+
+    bend_d = | f(m + s_d) - 2 f(m) + f(m - s_d) | / 2   in units of sigma_k
+
+More missing genotypes bury the bend in s; components need no more splitting there than for
+complete samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ancestry_ddvi.ddvi.mixture import GaussianMixture
+from ancestry_ddvi.ddvi.noise import normal_log_prob
+from ancestry_ddvi.ddvi.priors import NormalComponents
+
+N_STEPS = 6
+"""Gauss-Newton steps; the likeliest components are chosen after `N_SCREENED`."""
+
+N_SCREENED = 2
+
+N_KEPT = 12
+"""Components followed to the end; the others have next to no weight."""
+
+MAX_BEND = 0.5
+"""Components are split until f bends by less than this many standard deviations over their sd."""
+
+MAX_GROWTH = 4
+"""Splitting makes no more than so many times the prior's components."""
+
+_SHARE, _SHIFT, _WIDTH = 0.2252246249, 1.0575154615, 0.6715662887
+"""Weight and place of the outer two of three that replace N(0, 1), and the sd of all three."""
+
+WIDEST = 4.0
+"""Quadrature may change the variance along an axis by at most this factor either way."""
+
+
+class NormalLikelihood(Protocol):
+    """p(x | z) = N(f(z), diag(exp(log_variance)))."""
+
+    mean: Callable[[Tensor], Tensor]
+
+    def log_variance(self, noise: Tensor) -> Tensor:
+        """(..., K) for noise (...,)."""
+
+
+def split(components: NormalComponents, likelihood: NormalLikelihood) -> NormalComponents:
+    """Narrower components where f bends, the same prior in sum (see the module's equations)."""
+    most = MAX_GROWTH * len(components.mean)
+    while (room := (most - len(components.mean)) // 2) > 0:
+        bend = _bend(components, likelihood)
+        # What weighs next to nothing need not be exact.
+        bend[components.log_weight < math.log(1e-4)] = 0
+        worst, axis = bend.max(dim=1)
+        c = torch.argsort(worst, descending=True)[:room]
+        c = c[worst[c] > MAX_BEND]
+        if not len(c):
+            break
+        components = _replaced(components, c, axis[c])
+    return components
+
+
+def _bend(components: NormalComponents, likelihood: NormalLikelihood) -> Tensor:
+    """(C, D), see the module's equations."""
+    step = torch.diag_embed(components.sd)
+    at = components.mean.unsqueeze(1)
+    second = likelihood.mean(at + step) - 2 * likelihood.mean(at) + likelihood.mean(at - step)
+    sigma = torch.exp(0.5 * likelihood.log_variance(torch.zeros(())))
+    bend: Tensor = (second / (2 * sigma)).norm(dim=-1)
+    return bend
+
+
+def _replaced(components: NormalComponents, c: Tensor, axis: Tensor) -> NormalComponents:
+    """Components c by three each, along the axis given for each."""
+    log_weight, mean, sd = components.log_weight, components.mean, components.sd
+    others = torch.ones(len(mean), dtype=torch.bool)
+    others[c] = False
+    along = one_hot(axis, mean.shape[1]).to(mean.dtype)
+    parts = [(log_weight[others], mean[others], sd[others])]
+    for share, shift in ((_SHARE, -_SHIFT), (1 - 2 * _SHARE, 0.0), (_SHARE, _SHIFT)):
+        place = mean[c] + shift * along * sd[c]
+        parts.append((log_weight[c] + math.log(share), place, sd[c] * (1 + along * (_WIDTH - 1))))
+    return NormalComponents(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def laplace_mixture(
+    components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
+) -> GaussianMixture:
+    """p(z | x) for x (n, K), noise (n,), as a mixture of at most `N_KEPT` Gaussians a sample."""
+    n, c = len(x), len(components.mean)
+    problem = _Problem(
+        likelihood,
+        x.unsqueeze(1),
+        likelihood.log_variance(noise).unsqueeze(1),
+        components.log_weight.expand(n, c),
+        components.mean.expand(n, c, -1),
+        components.sd.expand(n, c, -1),
+    )
+    # At the start all samples are at the same points, so f and J are those of one sample.
+    state = problem.state(problem.centre, *problem.linearised(components.mean))
+    state = problem.descend(state, N_SCREENED)
+    if c > N_KEPT:
+        kept = problem.log_evidence(state).topk(N_KEPT, dim=1).indices
+        problem, state = problem.take(kept), state.take(kept)
+    state = problem.descend(state, N_STEPS - N_SCREENED)
+    return problem.integrate(state)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where each component stands: z (n, C, D), log p(x, z, c) (n, C), gradient and H there, and
+    the damping of the next step."""
+
+    z: Tensor
+    log_joint: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    damping: Tensor
+
+    def take(self, kept: Tensor) -> _State:
+        """Some components of each sample, kept (n, C')."""
+        return _State(*(_take(part, kept) for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """x and log V (n, 1, K); components of each sample (n, C), (n, C, D), (n, C, D)."""
+
+    likelihood: NormalLikelihood
+    x: Tensor
+    log_variance: Tensor
+    log_weight: Tensor
+    centre: Tensor
+    sd: Tensor
+
+    def take(self, kept: Tensor) -> _Problem:
+        """Some components of each sample."""
+        parts = (_take(part, kept) for part in (self.log_weight, self.centre, self.sd))
+        return _Problem(self.likelihood, self.x, self.log_variance, *parts)
+
+    def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """f (..., K) and J (..., D, K) at z (..., D)."""
+        mean = self.likelihood.mean
+        slopes = []
+        for direction in torch.eye(z.shape[-1]):
+            f, slope = torch.func.jvp(mean, (z,), (direction.expand_as(z).contiguous(),))
+            slopes.append(slope)
+        return f, torch.stack(slopes, dim=-2)
+
+    def log_joint(self, z: Tensor, f: Tensor) -> Tensor:
+        """log p(x, z, c), (n, C)."""
+        prior = normal_log_prob(z - self.centre, 2 * self.sd.log())
+        return self.log_weight + prior + normal_log_prob(self.x - f, self.log_variance)
+
+    def state(self, z: Tensor, f: Tensor, slope: Tensor) -> _State:
+        """Value and derivatives at z."""
+        precision = torch.exp(-self.log_variance)
+        weighed = slope * precision.unsqueeze(-2)
+        pull = (weighed @ (self.x - f).unsqueeze(-1)).squeeze(-1)
+        gradient = pull - (z - self.centre) / self.sd**2
+        hessian = weighed @ slope.mT + torch.diag_embed(self.sd**-2)
+        log_joint = self.log_joint(z, f)
+        return _State(z, log_joint, gradient, hessian, torch.full_like(log_joint, 1e-3))
+
+    def descend(self, state: _State, n_steps: int) -> _State:
+        """Damped steps; one that does not go up is taken back, and the next is shorter."""
+        eye = torch.eye(state.z.shape[-1])
+        for _ in range(n_steps):
+            scale = state.hessian.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) * eye
+            damped = state.hessian + state.damping[..., None, None] * scale
+            step = torch.linalg.solve(damped, state.gradient.unsqueeze(-1)).squeeze(-1)
+            at = state.z + step
+            new = self.state(at, *self.linearised(at))
+            better = new.log_joint > state.log_joint
+            damping = torch.where(better, state.damping / 10, state.damping * 10).clamp(1e-6, 1e3)
+            state = _State(
+                *(
+                    torch.where(better.reshape(*better.shape, *[1] * (a.ndim - 2)), b, a)
+                    for a, b in zip(list(vars(state).values())[:4], vars(new).values(), strict=False)
+                ),
+                damping,
+            )
+        return state
+
+    def log_evidence(self, state: _State) -> Tensor:
+        """Laplace's log p(x, c) up to a constant, (n, C)."""
+        return state.log_joint - 0.5 * torch.logdet(state.hessian)
+
+    def integrate(self, state: _State) -> GaussianMixture:
+        """Evidence, mean and covariance of each component by quadrature around its mode."""
+        n_latent = state.z.shape[-1]
+        node, log_share = _quadrature(n_latent)
+        # C with C C' = H^-1, from H = G G': C = G'^-1.
+        lower = torch.linalg.cholesky(state.hessian)
+        factor = torch.linalg.inv(lower).mT
+        z = state.z.unsqueeze(-2) + node @ factor.mT  # (n, C, Q, D)
+        shape = z.shape[:-1]
+        prior = normal_log_prob(
+            z - self.centre.unsqueeze(-2), 2 * self.sd.log().unsqueeze(-2).expand(*shape, n_latent)
+        )
+        fit = normal_log_prob(
+            self.x.unsqueeze(-2) - self.likelihood.mean(z), self.log_variance.unsqueeze(-2)
+        )
+        # log of p(x, z, c) over the Gaussian that the nodes stand for.
+        log_ratio = prior + fit + 0.5 * (node**2).sum(-1) + log_share
+        share = torch.softmax(log_ratio, dim=-1)
+        log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_evidence = self.log_weight + torch.logsumexp(log_ratio, dim=-1) - log_det
+        centre = (share.unsqueeze(-1) * node).sum(-2)
+        apart = node - centre.unsqueeze(-2)
+        spread = (share.unsqueeze(-1) * apart).mT @ apart
+        # A few nodes can miss a width; then the curvature at the mode is the better witness.
+        value, vector = torch.linalg.eigh(spread)
+        value = value.clamp(1 / WIDEST, WIDEST)
+        half = factor @ vector * value.sqrt().unsqueeze(-2)
+        mean = state.z + (factor @ centre.unsqueeze(-1)).squeeze(-1)
+        return GaussianMixture.of_covariances(log_evidence, mean, half @ half.mT)
+
+
+def _take(values: Tensor, kept: Tensor) -> Tensor:
+    index = kept.reshape(*kept.shape, *[1] * (values.ndim - 2))
+    return torch.take_along_dim(values, index, dim=1)
+
+
+def _quadrature(n_latent: int) -> tuple[Tensor, Tensor]:
+    """Nodes (Q, D) and log weights (Q,) for integrals against N(0, I).
+
+    A product of Gauss-Hermite rules on few axes; on many the cubature of degree 3, which takes two
+    nodes an axis (Arasaratnam & Haykin 2009).
+    """
+    per_axis = {1: 9, 2: 5, 3: 3, 4: 3}.get(n_latent)
+    if per_axis is None:
+        eye = torch.eye(n_latent) * n_latent**0.5
+        return torch.cat([eye, -eye]), torch.full((2 * n_latent,), -np.log(2 * n_latent))
+    node, share = np.polynomial.hermite_e.hermegauss(per_axis)
+    grid = np.stack(np.meshgrid(*[node] * n_latent, indexing="ij"), -1).reshape(-1, n_latent)
+    shares = np.stack(np.meshgrid(*[share] * n_latent, indexing="ij"), -1).reshape(-1, n_latent)
+    log_share = np.log(shares / share.sum()).sum(-1)
+    return torch.as_tensor(grid, dtype=torch.float32), torch.as_tensor(
+        log_share, dtype=torch.float32
+    )
