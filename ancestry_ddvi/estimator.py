@@ -44,7 +44,7 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         n_clusters: int = 30,
         n_draws: int = 200,
         map_steps: int = TrainingConfig.map_steps,
-        posterior_steps: int = TrainingConfig.posterior_steps,
+        posterior_steps: int | None = TrainingConfig.posterior_steps,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_latent = n_latent

@@ -15,8 +15,9 @@ import pandas as pd
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
 from ancestry_ddvi.console import Console, Verbosity, say_genotypes
+from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
-from ancestry_ddvi.ddvi.training import History, TrainingConfig, train
+from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix, bare_contig
@@ -175,7 +176,14 @@ def fit_embedding(
     model = AncestryModel(x.std(axis=0), config.model, config.seed)
     with console.stage("train the model") as update:
         history = train(
-            model, x, noise, extractor.unit, config.training, config.seed, progress=update
+            model,
+            x,
+            noise,
+            extractor.unit,
+            config.training,
+            config.seed,
+            progress=update,
+            denoised=features.denoised,
         )
     with console.stage("draw from the posterior"):
         provenance = {

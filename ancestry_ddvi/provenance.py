@@ -16,7 +16,7 @@ import torch
 from ancestry_ddvi import __version__
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console
-from ancestry_ddvi.ddvi.training import History
+from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import Matched
 

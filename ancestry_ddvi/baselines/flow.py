@@ -26,6 +26,7 @@ from zuko.nn import MLP, MaskedMLP
 from ancestry_ddvi.baselines.frame import Frame, FramedPosterior
 from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.noise import normal_log_prob
+from ancestry_ddvi.ddvi.streams import Source, normal
 
 N_TRANSFORMS = 4
 
@@ -78,10 +79,10 @@ class FlowPosterior(FramedPosterior):
                 nn.init.zeros_(module[-1].weight)
                 nn.init.zeros_(module[-1].bias)
 
-    def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, frame: Frame, source: Source) -> tuple[Tensor, Tensor]:
         """u (..., D) and log q(u | x) (..., 1)."""
         # zuko would draw the base from the global stream.
-        base = torch.randn(frame.mean.shape, generator=generator)
+        base = normal(source, frame.mean.shape)
         u, log_slope = self.transform(frame.context).inv.call_and_ladj(base)
         return u, (normal_log_prob(base, torch.zeros(())) - log_slope).unsqueeze(-1)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.posterior import Chain, GaussianAnchor, log_det, whiten
+from ancestry_ddvi.ddvi.streams import Source
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class FramedPosterior(nn.Module):
             GaussianAnchor(inputs, n_latent, n_hidden) if anchored else Origin(inputs, n_latent)
         )
 
-    def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, frame: Frame, source: Source) -> tuple[Tensor, Tensor]:
         """A draw of u (..., D), and its log q - log r (..., k)."""
         raise NotImplementedError
 
@@ -108,19 +109,22 @@ class FramedPosterior(nn.Module):
         context = torch.cat([self.anchor.inputs(x, noise), mean], dim=-1)
         return Frame(x, noise, mean, factor, context)
 
-    def chain(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Chain:
-        """One draw for each row of x, with its terms of the bound; -log|L| is in the first."""
+    def chain(self, x: Tensor, noise: Tensor, source: Source, n_draws: int | None = None) -> Chain:
+        """One draw for each row of x (n, K), or (n_draws, n), with its terms of the bound; -log|L|
+        is in the first."""
         frame = self.frame(x, noise)
-        u, first = self.draw(frame, generator)
+        if n_draws is not None:
+            frame = frame.repeat(n_draws)
+        u, first = self.draw(frame, source)
         first, others = first[..., :1], first[..., 1:]
         first = first - frame.log_det().unsqueeze(-1)
         return Chain(frame.place(u), torch.cat([first, others], dim=-1))
 
     @torch.no_grad()
-    def sample(self, x: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+    def sample(self, x: Tensor, noise: Tensor, n_draws: int, source: Source) -> Tensor:
         """(n_draws, n, D) draws of q(z | x) for x (n, K)."""
         frame = self.frame(x, noise).repeat(n_draws)
-        return frame.place(self.draw(frame, generator)[0])
+        return frame.place(self.draw(frame, source)[0])
 
     def sleep_loss(
         self, z: Tensor, x: Tensor, noise: Tensor, generator: torch.Generator

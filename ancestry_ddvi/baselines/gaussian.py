@@ -13,6 +13,7 @@ from torch import Tensor
 from ancestry_ddvi.baselines.frame import Frame, FramedPosterior
 from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.noise import normal_log_prob
+from ancestry_ddvi.ddvi.streams import Source, normal
 
 
 class GaussianPosterior(FramedPosterior):
@@ -27,9 +28,9 @@ class GaussianPosterior(FramedPosterior):
     def __init__(self, inputs: FeatureInput, n_latent: int, n_hidden: int) -> None:
         super().__init__(inputs, n_latent, n_hidden, anchored=True)
 
-    def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, frame: Frame, source: Source) -> tuple[Tensor, Tensor]:
         """u (..., D) and log N(u; 0, I) (..., 1)."""
-        u = torch.randn(frame.mean.shape, generator=generator)
+        u = normal(source, frame.mean.shape)
         return u, normal_log_prob(u, torch.zeros(())).unsqueeze(-1)
 
     def sleep_terms(self, u: Tensor, frame: Frame, generator: torch.Generator) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ancestry_ddvi.baselines.frame import Frame, FramedPosterior
 from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
-from ancestry_ddvi.ddvi.noise import normal_log_prob
+from ancestry_ddvi.ddvi.noise import draw_normal, normal_log_prob
 from ancestry_ddvi.ddvi.posterior import bounded
+from ancestry_ddvi.ddvi.streams import Source
 
 S = math.sqrt(0.5)
 """Correlation of u and y at the start: half of u's variance is left for q(u | y, x) to shape."""
@@ -59,17 +60,17 @@ class HierarchicalPosterior(FramedPosterior):
         shift, log_scale = self.reverse(torch.cat([u, frame.context], dim=-1)).chunk(2, dim=-1)
         return S * u + shift, math.log(1 - S**2) + bounded(log_scale)
 
-    def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, frame: Frame, source: Source) -> tuple[Tensor, Tensor]:
         """u (..., D); log q(u | y, x) - log r(y | u, x) and log q(y | x), (..., 2)."""
-        y, log_start = _draw(*self.start_step(frame), generator)
-        u, log_refine = _draw(*self.refine_step(y, frame), generator)
+        y, log_start = draw_normal(*self.start_step(frame), source)
+        u, log_refine = draw_normal(*self.refine_step(y, frame), source)
         at, log_variance = self.reverse_step(u, frame)
         log_reverse = normal_log_prob(y - at, log_variance)
         return u, torch.stack([log_refine - log_reverse, log_start], dim=-1)
 
     def sleep_terms(self, u: Tensor, frame: Frame, generator: torch.Generator) -> dict[str, Tensor]:
         """At y ~ r(y | u, x): `refinement` -log q(u | y, x), and `start` log r - log q(y | x)."""
-        y, log_reverse = _draw(*self.reverse_step(u, frame), generator)
+        y, log_reverse = draw_normal(*self.reverse_step(u, frame), generator)
         at, log_variance = self.refine_step(y, frame)
         refinement = -normal_log_prob(u - at, log_variance)
         at, log_variance = self.start_step(frame)
@@ -77,9 +78,3 @@ class HierarchicalPosterior(FramedPosterior):
             "refinement": refinement,
             "start": log_reverse - normal_log_prob(y - at, log_variance),
         }
-
-
-def _draw(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A reparameterised draw and its log density."""
-    shift = torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
-    return mean + shift, normal_log_prob(shift, log_variance)

@@ -30,6 +30,7 @@ from ancestry_ddvi.ddvi.noise import normal_log_prob
 from ancestry_ddvi.ddvi.objective import Likelihood
 from ancestry_ddvi.ddvi.posterior import TIME_WIDTH
 from ancestry_ddvi.ddvi.priors import Prior
+from ancestry_ddvi.ddvi.streams import Source, normal
 from ancestry_ddvi.errors import OptionError
 
 MAX_SCORE = 100.0
@@ -111,13 +112,13 @@ class PathIntegralPosterior(FramedPosterior):
             shift = shift + h * self.gate[k - 1].unsqueeze(-1) * whitened
         return shift, h
 
-    def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, frame: Frame, source: Source) -> tuple[Tensor, Tensor]:
         """u (..., D) and log q - log r (..., N), the last step's first."""
         y = torch.zeros_like(frame.mean)
         terms = []
         for k in range(1, self.n_steps + 1):
             shift, h = self.step(y, k, frame)
-            free = h.sqrt() * torch.randn(y.shape, generator=generator)
+            free = h.sqrt() * normal(source, y.shape)
             # log N(free; 0, h) - log N(shift + free; 0, h)
             terms.append((shift * (free + 0.5 * shift) / h).sum(-1))
             y = y + shift + free

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.networks import fourier_time, mlp
-from ancestry_ddvi.ddvi.noise import NoiseSchedule
+from ancestry_ddvi.ddvi.noise import NoiseSchedule, normal_entropy
 from ancestry_ddvi.ddvi.posterior import (
     TIME_WIDTH,
     Chain,
     GaussianAnchor,
     bounded,
     log_det,
-    step_entropy,
     whiten,
 )
 from ancestry_ddvi.ddvi.streams import Source, normal
@@ -148,10 +147,11 @@ class GuidedPosterior(nn.Module):
         c, d, v = self.schedule.coefficients(t)
         before = c * u + d * y + v.sqrt() * normal(generator, shape)
         step = self.reverse_step(y, t, context)
-        denoising = n_steps * (-step.log_prob(before) - step_entropy(v, self.n_latent))
+        entropy = self.n_latent * normal_entropy(v).squeeze(-1)
+        denoising = n_steps * (-step.log_prob(before) - entropy)
         end = self.schedule.diffuse(u, n_steps, normal(generator, shape))
-        last = 1 - self.schedule.alpha_bar[-1:]
-        terminal = -self.start_step(context).log_prob(end) - step_entropy(last, self.n_latent)
+        entropy = self.n_latent * normal_entropy(1 - self.schedule.alpha_bar[-1])
+        terminal = -self.start_step(context).log_prob(end) - entropy
         return {"denoising": denoising, "terminal": terminal}
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -61,7 +61,9 @@ WIDEST = 4.0
 class NormalLikelihood(Protocol):
     """p(x | z) = N(f(z), diag(exp(log_variance)))."""
 
-    mean: Callable[[Tensor], Tensor]
+    @property
+    def mean(self) -> Callable[[Tensor], Tensor]:
+        """f."""
 
     def log_variance(self, noise: Tensor) -> Tensor:
         """(..., K) for noise (...,)."""
@@ -111,6 +113,7 @@ def laplace_mixture(
     components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
 ) -> GaussianMixture:
     """p(z | x) for x (n, K), noise (n,), as a mixture of at most `N_KEPT` Gaussians a sample."""
+    components = split(components, likelihood)
     n, c = len(x), len(components.mean)
     problem = _Problem(
         likelihood,
@@ -140,6 +143,15 @@ class _State:
     gradient: Tensor
     hessian: Tensor
     damping: Tensor
+
+    def where(self, better: Tensor, new: _State) -> _State:
+        """The new state of those components (n, C) that are better off there."""
+
+        def choose(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(better.reshape(*better.shape, *[1] * (old.ndim - 2)), new, old)
+
+        parts = zip(vars(self).values(), vars(new).values(), strict=True)
+        return _State(*(choose(old, new) for old, new in parts))
 
     def take(self, kept: Tensor) -> _State:
         """Some components of each sample, kept (n, C')."""
@@ -197,13 +209,7 @@ class _Problem:
             new = self.state(at, *self.linearised(at))
             better = new.log_joint > state.log_joint
             damping = torch.where(better, state.damping / 10, state.damping * 10).clamp(1e-6, 1e3)
-            state = _State(
-                *(
-                    torch.where(better.reshape(*better.shape, *[1] * (a.ndim - 2)), b, a)
-                    for a, b in zip(list(vars(state).values())[:4], vars(new).values(), strict=False)
-                ),
-                damping,
-            )
+            state = replace(state.where(better, new), damping=damping)
         return state
 
     def log_evidence(self, state: _State) -> Tensor:

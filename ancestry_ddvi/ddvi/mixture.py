@@ -1,7 +1,8 @@
 """Gaussian mixtures that a diffusion can be run backwards from in closed form.
 
     p(u)   = sum_c w_c N(u; m_c, Q_c diag(l_c) Q_c')
-    r(y_t) = sum_c w_c N(y_t; sqrt(abar_t) m_c, Q_c diag(P_ct) Q_c'),  P_ct = abar_t l_c + 1 - abar_t
+    r(y_t) = sum_c w_c N(y_t; sqrt(abar_t) m_c, Q_c diag(P_ct) Q_c')
+    P_ct   = abar_t l_c + 1 - abar_t
 
 The noising process of `noise` adds isotropic noise, so a component keeps its axes Q_c, and each
 axis is noised by itself. With e = Q_c'(y_t - sqrt(abar_t) m_c), its coordinates in component c,

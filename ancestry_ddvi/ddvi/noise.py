@@ -21,6 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ancestry_ddvi.ddvi.streams import Source, normal
 from ancestry_ddvi.errors import OptionError
 
 LOG_SNR_FIRST = 4.0
@@ -101,3 +102,23 @@ def normal_log_prob(residual: Tensor, log_variance: Tensor) -> Tensor:
     log_variance = log_variance.expand(residual.shape)
     terms = residual**2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi)
     return -0.5 * terms.sum(-1)
+
+
+def draw_normal(mean: Tensor, log_variance: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    """A reparameterised draw of N(mean, exp(log_variance)) and its log density."""
+    shift = torch.exp(0.5 * log_variance) * normal(source, mean.shape)
+    return mean + shift, normal_log_prob(shift, log_variance)
+
+
+def normal_entropy(variance: Tensor) -> Tensor:
+    """Entropy along each axis of N(., diag(variance)); 0 where the variance is."""
+    positive = torch.where(variance > 0, variance, 1.0)
+    return torch.where(variance > 0, 0.5 * (torch.log(positive) + 1 + math.log(2 * math.pi)), 0.0)
+
+
+def normal_kl(mean: Tensor, variance: Tensor, at: Tensor, log_variance: Tensor) -> Tensor:
+    """KL( N(mean, variance) || N(at, exp(log_variance)) ), summed over the last axis; where the
+    variance is 0, the cross-entropy, since a point has no entropy to take off."""
+    cross = -normal_log_prob(mean - at, log_variance)
+    spread = 0.5 * variance * torch.exp(-log_variance)
+    return cross + (spread - normal_entropy(variance)).sum(-1)

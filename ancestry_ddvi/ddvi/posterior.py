@@ -20,23 +20,19 @@ is part of the bound.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, fourier_time, mlp
-from ancestry_ddvi.ddvi.noise import NoiseSchedule, normal_log_prob
-from ancestry_ddvi.ddvi.streams import Source, normal
+from ancestry_ddvi.ddvi.noise import NoiseSchedule, draw_normal, normal_kl, normal_log_prob
+from ancestry_ddvi.ddvi.streams import Source
 
 MAX_LOG_VARIANCE = 4.0
 """Learnt log-variances move within +- this of their start: wide, but never a runaway."""
 
 TIME_WIDTH = 8
-
-LOG_2_PI_E = 1 + math.log(2 * math.pi)
-"""Twice the entropy of a standard normal."""
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -94,12 +90,6 @@ def whiten(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
 def log_det(factor: Tensor) -> Tensor:
     """log |L| of a triangular factor with positive diagonal."""
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def step_entropy(variance: Tensor, n_latent: int) -> Tensor:
-    """Entropy of N(0, variance I) over D axes, (...,) for variance (..., 1); 0 where that is 0."""
-    entropy = 0.5 * (torch.log(variance.clamp(min=1e-12)) + LOG_2_PI_E)
-    return n_latent * torch.where(variance > 0, entropy, 0.0).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -178,12 +168,10 @@ class DiffusionPosterior(nn.Module):
         if n_draws is not None:
             context = context.expand(n_draws, *context.shape)
         at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
-        terms = [normal_log_prob(y - at, log_variance)]
+        y, log_q = draw_normal(at, log_variance, source)
+        terms = [log_q]
         for t in range(self.schedule.n_steps, 0, -1):
-            at, log_variance = self.reverse_step(y, t, context)
-            before = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
-            log_q = normal_log_prob(before - at, log_variance)
+            before, log_q = draw_normal(*self.reverse_step(y, t, context), source)
             terms.append(log_q - self.schedule.log_step(y, before, t))
             y = before
         terms[-1] = terms[-1] - log_det(factor)
@@ -195,11 +183,9 @@ class DiffusionPosterior(nn.Module):
         """(n_draws, n_samples, D) draws of q(z | x) for x (n_samples, K)."""
         mean, factor, context = self.context(x, noise)
         context = context.expand(n_draws, *context.shape)
-        at, log_variance = self.start_step(context)
-        y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
+        y, _ = draw_normal(*self.start_step(context), source)
         for t in range(self.schedule.n_steps, 0, -1):
-            at, log_variance = self.reverse_step(y, t, context)
-            y = at + torch.exp(0.5 * log_variance) * normal(source, at.shape)
+            y, _ = draw_normal(*self.reverse_step(y, t, context), source)
         return mean + (factor @ y.unsqueeze(-1)).squeeze(-1)
 
     def sleep_loss(
@@ -229,17 +215,8 @@ class DiffusionPosterior(nn.Module):
         y = self.schedule.diffuse(u, t, torch.randn(u.shape, generator=generator))
         at, log_variance = self.reverse_step(y, t, context)
         c, d, v = self.schedule.coefficients(t)
-        residual = c * u + d * y - at
-        # E_r[-log q(y_{t-1} | y_t, x)] minus the entropy of r(y_{t-1} | y_t, u), which is a
-        # constant of the schedule; at t = 1 that entropy does not exist (v = 0) and is left out.
-        cross = -normal_log_prob(residual, log_variance)
-        spread = 0.5 * (v * torch.exp(-log_variance)).sum(-1)
-        denoising = n_steps * (cross + spread - step_entropy(v, u.shape[-1]))
-        at, log_variance = self.start_step(context)
+        # At t = 1 the entropy of r(y_0 | y_1, u) does not exist and is left out.
+        denoising = n_steps * normal_kl(c * u + d * y, v, at, log_variance)
         last = self.schedule.alpha_bar[-1]
-        variance = 1 - last
-        gap = last.sqrt() * u - at
-        terminal = 0.5 * (
-            (variance + gap**2) * torch.exp(-log_variance) - 1 + log_variance - variance.log()
-        ).sum(-1)
+        terminal = normal_kl(last.sqrt() * u, 1 - last, *self.start_step(context))
         return {"denoising": denoising, "terminal": terminal, "anchor": anchor}

@@ -66,7 +66,8 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
         # The smallest goes first: its samples may be what another one lacks.
         probability[:, small[size[small].argmin()]] = -1
     by_size = np.argsort(-size, kind="stable")
-    return np.argsort(by_size)[region]
+    numbered: np.ndarray = np.argsort(by_size)[region]
+    return numbered
 
 
 @dataclass(frozen=True)
