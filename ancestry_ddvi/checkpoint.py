@@ -75,10 +75,12 @@ class EmbeddingModel:
         self, features: Features, sample_id: np.ndarray, *, n_draws: int = N_DRAWS, seed: int = 0
     ) -> EmbeddingTable:
         """Embedding of samples whose features are known already."""
-        draws = self.model.sample_posterior(features.x, features.noise, n_draws=n_draws, seed=seed)
+        draws, elbo = self.model.draw(
+            features.x, features.noise, n_draws=n_draws, seed=seed, key=id_hash(sample_id)
+        )
         membership = self.model.membership(draws)
         pcs = features.x[:, : len(self.extractor.eigenvalue)]
-        return EmbeddingTable.from_draws(draws, sample_id, membership, pcs)
+        return EmbeddingTable.from_draws(draws, sample_id, membership, pcs, elbo)
 
     def save(self, folder: Path) -> None:
         """Write the model folder, which must not exist yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,14 @@ class EmbeddingTable:
     pcs
         (n_samples, n_pcs) shrinkage-corrected principal components of the same samples, which the
         GWAS covariate file carries beside the latents.
+    elbo
+        (n_samples,) evidence lower bound of log p(x) in nats.
     """
 
     frame: pd.DataFrame
     n_latent: int
     pcs: np.ndarray
+    elbo: np.ndarray
 
     @classmethod
     def from_draws(
@@ -34,6 +37,7 @@ class EmbeddingTable:
         sample_id: np.ndarray,
         cluster_probability: np.ndarray,
         pcs: np.ndarray,
+        elbo: np.ndarray,
     ) -> EmbeddingTable:
         """Summarise posterior draws.
 
@@ -48,6 +52,8 @@ class EmbeddingTable:
             the draws.
         pcs
             (n_samples, n_pcs).
+        elbo
+            (n_samples,) in nats.
         """
         n_latent = draws.shape[-1]
         mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
@@ -56,7 +62,7 @@ class EmbeddingTable:
         columns |= {f"z{d + 1}_sd": sd[:, d] for d in range(n_latent)}
         columns["cluster"] = cluster_probability.argmax(axis=1) + 1
         columns["cluster_probability"] = cluster_probability.max(axis=1)
-        return cls(pd.DataFrame(columns), n_latent, np.asarray(pcs))
+        return cls(pd.DataFrame(columns), n_latent, np.asarray(pcs), np.asarray(elbo))
 
     @property
     def sample_id(self) -> np.ndarray:
@@ -76,9 +82,9 @@ class EmbeddingTable:
     def select(self, samples: np.ndarray) -> EmbeddingTable:
         """Keep the samples of a (n_samples,) boolean mask."""
         frame = self.frame[samples].reset_index(drop=True)
-        return EmbeddingTable(frame, self.n_latent, self.pcs[samples])
+        return EmbeddingTable(frame, self.n_latent, self.pcs[samples], self.elbo[samples])
 
     def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:
         """Add label columns; `labels` has this table's sample ids as index, in the same order."""
         joined = pd.concat([self.frame, labels.reset_index(drop=True)], axis=1)
-        return EmbeddingTable(joined, self.n_latent, self.pcs)
+        return replace(self, frame=joined)

@@ -124,8 +124,6 @@ class FittedEmbedding:
         Who is closely related to whom; None if it was not looked for.
     history
         Loss terms along training.
-    elbo
-        (n_samples,) evidence lower bound in nats.
     """
 
     model: EmbeddingModel
@@ -135,7 +133,6 @@ class FittedEmbedding:
     held_out: np.ndarray
     relatives: Relatives | None
     history: History
-    elbo: np.ndarray
 
 
 def fit_embedding(
@@ -199,9 +196,8 @@ def fit_embedding(
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
-        elbo = model.elbo(features.x, features.noise, seed=config.seed)
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
-    return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history, elbo)
+    return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history)
 
 
 def training_mask(n_samples: int, config: EmbedConfig, name: str) -> np.ndarray:
@@ -364,7 +360,7 @@ def embed_file(
             fitted = fit_embedding(genotypes, config, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
             in_sample, held_out = fitted.trained_on, fitted.held_out
-            elbo, history = fitted.elbo, fitted.history
+            history = fitted.history
             n_variants = len(model.extractor.variants)
             parameters = asdict(config)
             relatives = fitted.relatives
@@ -375,7 +371,6 @@ def embed_file(
                 table = model.embed_features(
                     features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
                 )
-                elbo = model.model.elbo(features.x, features.noise, seed=config.seed)
             known, history = model.was_trained_on(genotypes.sample_id), None
             relatives = None
             held_out = ~known
@@ -407,7 +402,7 @@ def embed_file(
                     held_out=held_out[scored],
                 )
             metrics["model"] = _model_metrics(
-                elbo, scored & in_sample, scored & held_out, data, config
+                table.elbo, scored & in_sample, scored & held_out, data, config
             )
         reason = "low call rate" if fitted_model is None else "known to the model"
         related = called & ~scored

@@ -106,12 +106,13 @@ class Bench:
         fitted = fit_embedding(self.genotypes, replace(self.config, seed=seed, holdout=holdout))
         # Relatives of training samples are in neither: they would flatter both scores.
         trained_on, held_out, x = fitted.trained_on, fitted.held_out, fitted.features.x
+        x = x[:, : fitted.table.pcs.shape[1]]
         labels = [values[trained_on] for values in self.labels.values()]
         for method in missing:
             extra = {}
             if method == OURS:
                 train, new = fitted.table.z[trained_on], fitted.table.z[held_out]
-                extra = self._bound(fitted.elbo, fitted.table.z_sd, trained_on, held_out)
+                extra = self._bound(fitted.table.elbo, fitted.table.z_sd, trained_on, held_out)
             else:
                 peer = PEERS[method](x[trained_on], seed)
                 train, new = peer.train, peer.transform(x[held_out])

@@ -14,7 +14,9 @@ def table() -> EmbeddingTable:
     # (3 draws, 2 samples, 2 latents)
     draws = np.array([[[1, 10], [0, 0]], [[2, 10], [0, 3]], [[3, 10], [0, 6]]], dtype=np.float32)
     probability = np.array([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])
-    return EmbeddingTable.from_draws(draws, np.array(["b", "a"]), probability, np.eye(2))
+    return EmbeddingTable.from_draws(
+        draws, np.array(["b", "a"]), probability, np.eye(2), np.zeros(2)
+    )
 
 
 def test_known_numbers(table: EmbeddingTable) -> None:
@@ -33,14 +35,14 @@ def test_known_numbers(table: EmbeddingTable) -> None:
     assert table.n_latent == 2
     np.testing.assert_array_equal(table.z, [[2, 10], [0, 3]])
     np.testing.assert_array_equal(table.z_sd, [[1, 0], [0, 3]])
-    np.testing.assert_array_equal(table.pcs, np.eye(2))
+    np.testing.assert_array_equal(table.pcs, np.eye(2), np.zeros(2))
     assert table.sample_id.tolist() == ["b", "a"]
 
 
 def test_many_latents_keep_their_order() -> None:
     draws = np.tile(np.arange(12.0), (2, 3, 1))
     ids = np.array(["x", "y", "z"])
-    table = EmbeddingTable.from_draws(draws, ids, np.ones((3, 1)), np.zeros((3, 0)))
+    table = EmbeddingTable.from_draws(draws, ids, np.ones((3, 1)), np.zeros((3, 0)), np.zeros(3))
     np.testing.assert_array_equal(table.z, np.tile(np.arange(12.0), (3, 1)))
     assert list(table.frame.columns[:13]) == ["sample_id", *(f"z{d}" for d in range(1, 13))]
 

@@ -27,7 +27,7 @@ def test_golden_file(tmp_path: Path) -> None:
         }
     )
     path = tmp_path / "embedding.csv"
-    write_embedding_csv(path, EmbeddingTable(frame, 1, np.zeros((2, 0))))
+    write_embedding_csv(path, EmbeddingTable(frame, 1, np.zeros((2, 0)), np.zeros(2)))
     assert path.read_bytes() == (
         b"sample_id,z1,z1_sd,cluster,cluster_probability,site\n"
         b"A,0.333333,0.5,2,1,1234567.5\n"

@@ -15,10 +15,9 @@ Where f bends over the width of a component, one Gaussian will not do; such a co
 replaced by three narrower ones along that axis, which together are the same prior (DeMars, Bishop &
 Jah 2013, J. Guid. Control Dyn. 36:1047, table 2):
 
-    bend_d = | f(m + s_d) - 2 f(m) + f(m - s_d) | / 2   in units of sigma_k
+    bend_d = | f(m + s_d) - 2 f(m) + f(m - s_d) | / 2   in units of V^(1/2)
 
-More missing genotypes bury the bend in s; components need no more splitting there than for
-complete samples.
+Missing genotypes bury the bend in s: the fewer genotypes, the fewer components need splitting.
 """
 
 from __future__ import annotations
@@ -37,18 +36,19 @@ from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.noise import normal_log_prob
 from ancestry_ddvi.ddvi.priors import NormalComponents
 
-N_STEPS = 6
-"""Gauss-Newton steps; the likeliest components are chosen after `N_SCREENED`."""
+N_STEPS = 3
+"""Gauss-Newton steps."""
 
-N_SCREENED = 2
+N_KEPT = 32
+"""Most components of a sample that are followed."""
 
-N_KEPT = 12
-"""Components followed to the end; the others have next to no weight."""
+MARGIN = 12.0
+"""Components that fall so many nats behind after the first step are left."""
 
-MAX_BEND = 0.5
+MAX_BEND = 1.0
 """Components are split until f bends by less than this many standard deviations over their sd."""
 
-MAX_GROWTH = 4
+MAX_GROWTH = 2
 """Splitting makes no more than so many times the prior's components."""
 
 _SHARE, _SHIFT, _WIDTH = 0.2252246249, 1.0575154615, 0.6715662887
@@ -69,11 +69,13 @@ class NormalLikelihood(Protocol):
         """(..., K) for noise (...,)."""
 
 
-def split(components: NormalComponents, likelihood: NormalLikelihood) -> NormalComponents:
+def split(
+    components: NormalComponents, likelihood: NormalLikelihood, noise: Tensor
+) -> NormalComponents:
     """Narrower components where f bends, the same prior in sum (see the module's equations)."""
     most = MAX_GROWTH * len(components.mean)
     while (room := (most - len(components.mean)) // 2) > 0:
-        bend = _bend(components, likelihood)
+        bend = _bend(components, likelihood, noise)
         # What weighs next to nothing need not be exact.
         bend[components.log_weight < math.log(1e-4)] = 0
         worst, axis = bend.max(dim=1)
@@ -85,12 +87,12 @@ def split(components: NormalComponents, likelihood: NormalLikelihood) -> NormalC
     return components
 
 
-def _bend(components: NormalComponents, likelihood: NormalLikelihood) -> Tensor:
+def _bend(components: NormalComponents, likelihood: NormalLikelihood, noise: Tensor) -> Tensor:
     """(C, D), see the module's equations."""
     step = torch.diag_embed(components.sd)
     at = components.mean.unsqueeze(1)
     second = likelihood.mean(at + step) - 2 * likelihood.mean(at) + likelihood.mean(at - step)
-    sigma = torch.exp(0.5 * likelihood.log_variance(torch.zeros(())))
+    sigma = torch.exp(0.5 * likelihood.log_variance(noise))
     bend: Tensor = (second / (2 * sigma)).norm(dim=-1)
     return bend
 
@@ -113,7 +115,25 @@ def laplace_mixture(
     components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
 ) -> GaussianMixture:
     """p(z | x) for x (n, K), noise (n,), as a mixture of at most `N_KEPT` Gaussians a sample."""
-    components = split(components, likelihood)
+    sigma = torch.exp(0.5 * likelihood.log_variance(torch.zeros(()))).median()
+    # Tier k > 0: noise from 2^(k-2) to 2^(k-1) sigma. Told by the sample alone, so that its
+    # components do not depend on the company it is in.
+    tier = (torch.log2((noise / sigma).clamp(min=0.25)).floor() + 2).clamp(min=0)
+    tier[noise < 0.5 * sigma] = 0
+    parts, order = [], []
+    for level in sorted(set(tier.tolist())):
+        rows = torch.nonzero(tier == level).squeeze(-1)
+        least = torch.zeros(()) if level == 0 else sigma * 2 ** (level - 2)
+        narrow = split(components, likelihood, least)
+        parts.append(_laplace_mixture(narrow, likelihood, x[rows], noise[rows]))
+        order.append(rows)
+    return GaussianMixture.cat(parts).take(torch.argsort(torch.cat(order)))
+
+
+def _laplace_mixture(
+    components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
+) -> GaussianMixture:
+    """`laplace_mixture` with the components as they are."""
     n, c = len(x), len(components.mean)
     problem = _Problem(
         likelihood,
@@ -125,11 +145,10 @@ def laplace_mixture(
     )
     # At the start all samples are at the same points, so f and J are those of one sample.
     state = problem.state(problem.centre, *problem.linearised(components.mean))
-    state = problem.descend(state, N_SCREENED)
-    if c > N_KEPT:
-        kept = problem.log_evidence(state).topk(N_KEPT, dim=1).indices
-        problem, state = problem.take(kept), state.take(kept)
-    state = problem.descend(state, N_STEPS - N_SCREENED)
+    problem, state = problem.likeliest(state, state.log_evidence_ahead(), math.inf)
+    state = problem.descend(state, 1)
+    problem, state = problem.likeliest(state, state.log_evidence(), MARGIN)
+    state = problem.descend(state, N_STEPS - 1)
     return problem.integrate(state)
 
 
@@ -143,6 +162,16 @@ class _State:
     gradient: Tensor
     hessian: Tensor
     damping: Tensor
+
+    def log_evidence(self) -> Tensor:
+        """Laplace's log p(x, c) up to a constant, (n, C)."""
+        log_evidence: Tensor = self.log_joint - 0.5 * torch.logdet(self.hessian)
+        return log_evidence
+
+    def log_evidence_ahead(self) -> Tensor:
+        """The same where the next step would end."""
+        step = torch.linalg.solve(self.hessian, self.gradient.unsqueeze(-1)).squeeze(-1)
+        return self.log_evidence() + 0.5 * (self.gradient * step).sum(-1)
 
     def where(self, better: Tensor, new: _State) -> _State:
         """The new state of those components (n, C) that are better off there."""
@@ -177,11 +206,11 @@ class _Problem:
     def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """f (..., K) and J (..., D, K) at z (..., D)."""
         mean = self.likelihood.mean
-        slopes = []
-        for direction in torch.eye(z.shape[-1]):
-            f, slope = torch.func.jvp(mean, (z,), (direction.expand_as(z).contiguous(),))
-            slopes.append(slope)
-        return f, torch.stack(slopes, dim=-2)
+        slopes = [
+            torch.func.jvp(mean, (z,), (direction.expand_as(z).contiguous(),))[1]
+            for direction in torch.eye(z.shape[-1])
+        ]
+        return mean(z), torch.stack(slopes, dim=-2)
 
     def log_joint(self, z: Tensor, f: Tensor) -> Tensor:
         """log p(x, z, c), (n, C)."""
@@ -212,9 +241,17 @@ class _Problem:
             state = replace(state.where(better, new), damping=damping)
         return state
 
-    def log_evidence(self, state: _State) -> Tensor:
-        """Laplace's log p(x, c) up to a constant, (n, C)."""
-        return state.log_joint - 0.5 * torch.logdet(state.hessian)
+    def likeliest(
+        self, state: _State, log_evidence: Tensor, margin: float
+    ) -> tuple[_Problem, _State]:
+        """The `N_KEPT` components of most evidence (n, C); none counts that is further than
+        `margin` behind the first, and where no sample has more, fewer are kept."""
+        near = log_evidence > log_evidence.max(dim=1, keepdim=True).values - margin
+        n_kept = min(N_KEPT, int(near.sum(dim=1).max()))
+        kept = log_evidence.topk(n_kept, dim=1).indices
+        problem = self.take(kept)
+        log_weight = problem.log_weight.masked_fill(~_take(near, kept), -math.inf)
+        return replace(problem, log_weight=log_weight), state.take(kept)
 
     def integrate(self, state: _State) -> GaussianMixture:
         """Evidence, mean and covariance of each component by quadrature around its mode."""

@@ -66,6 +66,29 @@ class GaussianMixture:
         variance, axes = torch.linalg.eigh(covariance)
         return cls(log_weight[..., :n_used], mean, axes, variance.clamp(min=1e-12))
 
+    @classmethod
+    def cat(cls, parts: list[GaussianMixture]) -> GaussianMixture:
+        """Mixtures of several samples, one after the other."""
+        n_most = max(part.log_weight.shape[-1] for part in parts)
+
+        def padded(values: Tensor, fill: float) -> Tensor:
+            out = torch.full((len(values), n_most, *values.shape[2:]), fill)
+            out[:, : values.shape[1]] = values
+            return out
+
+        fills = (-math.inf, 0.0, 0.0, 1.0)
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(
+            *(
+                torch.cat([padded(values, fill) for values in column])
+                for column, fill in zip(columns, fills, strict=True)
+            )
+        )
+
+    def take(self, rows: Tensor) -> GaussianMixture:
+        """Those of some samples."""
+        return GaussianMixture(*(values[rows] for values in vars(self).values()))
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (n, D) and Cholesky factor (n, D, D) of the covariance."""
         weight = self.log_weight.exp().unsqueeze(-1)

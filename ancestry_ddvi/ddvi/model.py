@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,16 +12,18 @@ from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.guided import GuidedPosterior
 from ancestry_ddvi.ddvi.laplace import laplace_mixture
+from ancestry_ddvi.ddvi.latent import BATCH, batches
 from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
-from ancestry_ddvi.ddvi.objective import BoundTerms, bound_terms
+from ancestry_ddvi.ddvi.objective import BoundTerms, bound_of, bound_terms
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.priors import MixturePrior
 from ancestry_ddvi.ddvi.streams import Source, Streams
 from ancestry_ddvi.errors import OptionError
 
-BATCH = 8192
-"""Rows sent through the networks at once outside training: few enough for the cache, measured."""
+SLIMMER = 4
+"""The networks of a guided posterior are so many times narrower: they have little to learn, and
+are what drawing costs."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ModelConfig:
 
     n_latent: int = 2
     n_clusters: int = 30
-    n_steps: int = 10
+    n_steps: int = 6
     n_hidden: int = 128
     guided: bool = True
 
@@ -95,7 +96,9 @@ class AncestryModel(nn.Module):
             self.decoder = NormalDecoder(config.n_latent, scale_tensor, config.n_hidden)
             anchor = GaussianAnchor(inputs, config.n_latent, config.n_hidden)
             self.posterior: DiffusionPosterior | GuidedPosterior = (
-                GuidedPosterior(anchor, self.laplace_mixture, config.n_steps, config.n_hidden)
+                GuidedPosterior(
+                    anchor, self.laplace_mixture, config.n_steps, -(-config.n_hidden // SLIMMER)
+                )
                 if config.guided
                 else DiffusionPosterior(anchor, config.n_steps, config.n_hidden)
             )
@@ -104,34 +107,12 @@ class AncestryModel(nn.Module):
         """p(z | x) in closed form as nearly as Gaussians can say it, for x (n, K), noise (n,)."""
         return laplace_mixture(self.prior.normal_components(), self.decoder, x, noise)
 
-    def bound(
-        self, x: Tensor, noise: Tensor, source: Source, n_draws: int | None = None
-    ) -> BoundTerms:
-        """One draw's estimate of the evidence lower bound for each row of x (n, K), or n_draws."""
-        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, source, n_draws)
+    def bound(self, x: Tensor, noise: Tensor, source: Source) -> BoundTerms:
+        """One draw's estimate of the evidence lower bound for each row of x (n, K)."""
+        return bound_terms(self.prior, self.decoder, self.posterior, x, noise, source)
 
     @torch.no_grad()
-    def elbo(
-        self,
-        x: np.ndarray,
-        noise: np.ndarray,
-        *,
-        n_draws: int = 16,
-        seed: int = 0,
-        key: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """(n_samples,) evidence lower bound in nats, averaged over draws of the chain.
-
-        Parameters are those of `sample_posterior`.
-        """
-        out = np.empty(len(x))
-        for rows, x_part, noise_part, streams in _batches(x, noise, n_draws, seed, key):
-            bound = self.bound(x_part, noise_part, streams, n_draws)
-            out[rows] = bound.elbo.double().mean(0).numpy()
-        return out
-
-    @torch.no_grad()
-    def sample_posterior(
+    def draw(
         self,
         x: np.ndarray,
         noise: np.ndarray,
@@ -139,8 +120,9 @@ class AncestryModel(nn.Module):
         n_draws: int,
         seed: int,
         key: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """(n_draws, n_samples, D) float32 draws of q(z | x).
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n_draws, n_samples, D) float32 draws of q(z | x), and the evidence lower bound of each
+        sample (n_samples,) in nats, averaged over its draws.
 
         Parameters
         ----------
@@ -152,10 +134,27 @@ class AncestryModel(nn.Module):
             (n_samples,) uint64: each sample has a random stream of its own, told by its key, so
             that its draws do not depend on the other samples. Its features tell it by default.
         """
-        out = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
-        for rows, x_part, noise_part, streams in _batches(x, noise, n_draws, seed, key):
-            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, streams).numpy()
-        return out
+        draws = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
+        elbo = np.empty(len(x))
+        key = row_key(x, noise) if key is None else key
+        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+            chain = self.posterior.chain(x_part, noise_part, Streams(key[rows], seed), n_draws)
+            bound = bound_of(chain, self.prior, self.decoder, x_part, noise_part)
+            draws[:, rows] = chain.z.numpy()
+            elbo[rows] = bound.elbo.double().mean(0).numpy()
+        return draws, elbo
+
+    def sample_posterior(
+        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int, seed: int
+    ) -> np.ndarray:
+        """(n_draws, n_samples, D) draws of q(z | x), see `draw`."""
+        return self.draw(x, noise, n_draws=n_draws, seed=seed)[0]
+
+    def elbo(
+        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int = 16, seed: int = 0
+    ) -> np.ndarray:
+        """(n_samples,) evidence lower bound in nats, see `draw`."""
+        return self.draw(x, noise, n_draws=n_draws, seed=seed)[1]
 
     @torch.no_grad()
     def membership(self, draws: np.ndarray) -> np.ndarray:
@@ -168,22 +167,6 @@ class AncestryModel(nn.Module):
     def config_dict(self) -> dict[str, Any]:
         """JSON-ready settings."""
         return asdict(self.config)
-
-
-def _batches(
-    x: np.ndarray, noise: np.ndarray, n_draws: int, seed: int, key: np.ndarray | None
-) -> Iterator[tuple[slice, Tensor, Tensor, Streams]]:
-    """(rows, x, noise, streams), so many rows at a time that all their draws make one batch."""
-    size = max(1, BATCH // n_draws)
-    for start in range(0, len(x), size):
-        rows = slice(start, start + size)
-        names = row_key(x[rows], noise[rows]) if key is None else key[rows]
-        yield (
-            rows,
-            torch.as_tensor(x[rows], dtype=torch.float32),
-            torch.as_tensor(noise[rows], dtype=torch.float32),
-            Streams(names, seed),
-        )
 
 
 def row_key(x: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -342,7 +342,8 @@ class FeatureExtractor:
 
         def residual(x: np.ndarray, rows: np.ndarray, block: slice) -> np.ndarray:
             left: np.ndarray = x[rows] - score[rows] @ self.loadings[block].T
-            return left - left.mean(axis=0)
+            left -= left.mean(axis=0)
+            return left
 
         relationships = [np.zeros((len(rows), len(rows)), dtype=np.float32) for rows in members]
         for block in blocks:
@@ -373,7 +374,8 @@ class FeatureExtractor:
         """(m,) what centred dosages are divided by."""
         variance = 2 * self.allele_frequency * (1 - self.allele_frequency)
         c = np.sqrt(np.mean(variance ** (1 - 2 * self.config.scaling)))
-        return (c * variance**self.config.scaling).astype(np.float32)
+        spread: np.ndarray = (c * variance**self.config.scaling).astype(np.float32)
+        return spread
 
     def _scale(self, dosage: np.ndarray, block: slice) -> np.ndarray:
         """X of (n, b) dosages of the variants in `block`; missing becomes 0."""
