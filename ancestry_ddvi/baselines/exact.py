@@ -26,7 +26,7 @@ TAIL = 1e-6
 N_CELLS = 144
 """Cells along an axis: some 14 to a standard deviation of a normal posterior."""
 
-N_COARSE = 256
+N_COARSE = 128
 """Cells along an axis of the first grid, which lies over the prior and is shared by all samples."""
 
 SHRINKS = 0.75
