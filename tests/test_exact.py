@@ -59,9 +59,7 @@ def test_grid_has_the_moments_and_the_evidence_of_the_closed_form() -> None:
     # 1e-4 is for the decoder's float32.
     torch.testing.assert_close(grid.mean, known.mean, atol=1e-4, rtol=0)
     torch.testing.assert_close(grid.sd, known.stddev, atol=0, rtol=1e-4)
-    torch.testing.assert_close(
-        grid.log_evidence, evidence(x, noise).double(), atol=1e-4, rtol=1e-6
-    )
+    torch.testing.assert_close(grid.log_evidence, evidence(x, noise).double(), atol=1e-4, rtol=1e-6)
     torch.testing.assert_close(grid.mass.sum((1, 2)), torch.ones(N, dtype=torch.float64))
     # It would not for the posterior of another sample.
     assert (grid.mean - known.mean.roll(3, 0)).abs().max() > 0.1
@@ -154,8 +152,8 @@ def test_divergence_of_two_known_gaussians_is_recovered(scale: float, shift: flo
         ("kl_q_exact", kl_divergence(q, p)),
     ):
         measured = getattr(found, name).mean() - getattr(none, name).mean()
-        # Blocks hide a little, never much: a quarter would be a broken measure.
-        assert float(measured / known.mean()) == pytest.approx(0.95, abs=0.1)
+        # What blocks hide, and what the bias of q's draws differs by from that of exact ones.
+        assert float(measured / known.mean()) == pytest.approx(1, abs=0.12)
     torch.testing.assert_close(
         found.sd_ratio, torch.full((N,), scale, dtype=torch.float64), atol=0.03, rtol=0
     )

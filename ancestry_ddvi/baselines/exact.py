@@ -73,7 +73,7 @@ class GridPosterior:
 
     def sample(self, n_draws: int, generator: torch.Generator) -> Tensor:
         """(n_draws, n, 2) float32 draws: a cell by its mass, and a place in it evenly."""
-        n, n_cells, _ = self.mass.shape
+        n_cells = self.mass.shape[1]
         drawn = torch.multinomial(
             self.mass.flatten(1), n_draws, replacement=True, generator=generator
         )
@@ -163,7 +163,7 @@ def _first_box(
             return _box(mass, low, step)
         reach = 2 * reach
     raise InputError(
-        f"the posterior of row {int(rim.argmax())} is not within {2**(N_WIDER - 1)} times the "
+        f"the posterior of row {int(rim.argmax())} is not within {2 ** (N_WIDER - 1)} times the "
         "reach of the prior; look for features of another scale than the decoder's"
     )
 
@@ -195,7 +195,7 @@ def _log_joint(
         at = z if len(low) == 1 else z[rows]
         log_likelihood = likelihood.log_prob(x[rows].unsqueeze(1), at, noise[rows].unsqueeze(1))
         parts.append(log_likelihood.double() + prior.log_prob(at).double())
-    return torch.cat(parts).unflatten(1, (n_cells, n_cells))
+    return torch.cat(parts).reshape(len(x), n_cells, n_cells)
 
 
 def _sum_up(log_joint: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
