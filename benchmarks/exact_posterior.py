@@ -32,8 +32,8 @@ DEFAULT = "product default"
 GAUSSIAN = "gaussian"
 GOALS = dict(zip(map("{:g}".format, MISSING), (0.05, 0.05, 0.08, 0.10, 0.20), strict=True))
 TITLES = {
-    "kl_exact_q": "KL(exact || q), nats",
-    "kl_q_exact": "KL(q || exact), nats",
+    "kl_exact_q": "KL(exact ‖ q), nats",
+    "kl_q_exact": "KL(q ‖ exact), nats",
     "total_variation": "Total variation",
 }
 
@@ -113,7 +113,7 @@ class Bench:
                 entry |= {"cpu_seconds": trained.cpu_seconds, "steps": trained.steps, "rate": rate}
             common.record(self.path, ["methods", method, str(seed)], entry)
             click.echo(
-                f"seed {seed}, {method}: KL(exact || q) "
+                f"seed {seed}, {method}: KL(exact ‖ q) "
                 + " ".join(f"{net('kl_exact_q')(row):.3f}" for row in entry["levels"].values())
             )
 
@@ -182,7 +182,7 @@ def verdicts(results: dict[str, Any]) -> str:
         said += [0.85 <= covered <= 0.95, abs(covered - 0.9) <= 0.02]
         figures = (f"{kl:.3f}", f"{floor:.3f}", f"{GOALS[level]:.2f}", f"{covered:.3f}")
         rows.append([f"{100 * missing:g} %", *figures, *("yes" if met else "no" for met in said)])
-    header = ["missing", "KL(exact || q)", "floor", "goal", "coverage of 90 % regions"]
+    header = ["missing", "KL(exact ‖ q)", "floor", "goal", "coverage of 90 % regions"]
     header += ["KL floor met", "KL goal met", ".85 to .95", ".88 to .92"]
     table = common.table(header, rows)
     return f"""## Floors and goals of the product's default
@@ -238,8 +238,8 @@ share of missing SNPs {settings["pairs"]} samples are simulated from that model,
 methods of a seed; their exact posterior is summed on a grid. Rivals: the same features, fresh
 weights, hidden layers of {settings["config"]["model"]["n_hidden"]}, {settings["budget"]:g} CPU
 seconds of training each on draws of the model, noise levels from complete to
-{settings["config"]["training"]["min_kept"]:g} of the SNPs kept. "{DEFAULT}" is the posterior that the
-fit itself trained (the whole fit: {settings["fit_cpu_seconds"]:.0f} CPU seconds). Seeds
+{settings["config"]["training"]["min_kept"]:g} of the SNPs kept. "{DEFAULT}" is what the fit itself
+trained (the whole fit: {settings["fit_cpu_seconds"]:.0f} CPU seconds). Seeds
 {", ".join(map(str, seeds))} of the rivals' weights, training and simulated samples. Cells:
 mean over seeds ± half of its 95 % interval (t).
 

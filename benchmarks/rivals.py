@@ -40,11 +40,11 @@ MISSING = (0.0, 0.5, 0.9, 0.97, 0.995)
 
 REGIONS = (0.5, 0.9, 0.95)
 MEASURES = ("kl_exact_q", "kl_q_exact", "total_variation")
-COVERAGE_DRAWS = 400
+COVERAGE_DRAWS = 200
 HELD_OUT_PAIRS = 8192
 WARM_UP = 0.1
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
-RATE_SHARE = 0.15
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+RATE_SHARE = 0.25
 """Of the budget, that each learning rate is tried for."""
 
 
