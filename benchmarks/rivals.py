@@ -168,7 +168,7 @@ class Rival:
 
 def from_table(theta: Theta, *, make: Callable[[FeatureInput, int, int], Posterior]) -> Posterior:
     """A posterior of the package's table, of the width of theta's own."""
-    scale = theta.model.posterior.anchor.inputs.scale
+    scale = theta.x.std(0, correction=0)
     return make(FeatureInput(scale), theta.model.prior.n_latent, theta.config.model.n_hidden)
 
 

@@ -137,29 +137,34 @@ def test_what_a_grid_cannot_do_is_said() -> None:
 # --- the measures -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(0.7, 0.0), (1.4, 0.0), (1.0, 0.6), (0.9, 0.3)])
-def test_divergence_of_two_known_gaussians_is_recovered(scale: float, shift: float) -> None:
+@pytest.mark.parametrize(("n_draws", "tolerance"), [(4000, 0.3), (20_000, 0.2)])
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(0.5, 0.0), (0.7, 0.0), (1.4, 0.0), (1.0, 0.6), (0.9, 0.3)]
+)
+def test_divergence_of_two_known_gaussians_is_recovered(
+    scale: float, shift: float, n_draws: int, tolerance: float
+) -> None:
     """q is the closed form with every sd scaled, and moved by so many of them."""
     _, x, noise = pairs()
     p, grid = closed_form(x, noise), exact.exact_posterior(PRIOR, DECODER, x, noise)
     q = MultivariateNormal(
         p.mean + shift * p.stddev * torch.tensor([1.0, 0.0]), scale**2 * p.covariance_matrix
     )
-    found = discrepancy(grid, draw(q, 20_000))
-    none = discrepancy(grid, grid.sample(20_000, seeded(6)))
+    found = discrepancy(grid, draw(q, n_draws))
+    none = discrepancy(grid, grid.sample(n_draws, seeded(6)))
     for name, known in (
         ("kl_exact_q", kl_divergence(p, q)),
         ("kl_q_exact", kl_divergence(q, p)),
     ):
         measured = getattr(found, name).mean() - getattr(none, name).mean()
         # What blocks hide, and what the bias of q's draws differs by from that of exact ones.
-        assert float(measured / known.mean()) == pytest.approx(1, abs=0.12)
+        assert float(measured / known.mean()) == pytest.approx(1, abs=tolerance)
     torch.testing.assert_close(
         found.sd_ratio, torch.full((N,), scale, dtype=torch.float64), atol=0.03, rtol=0
     )
     # Pinsker: TV <= sqrt(KL / 2).
     assert (found.total_variation - none.total_variation).mean() > 0.05
-    assert (found.total_variation <= torch.sqrt(found.kl_exact_q / 2)).all()
+    assert (found.total_variation <= torch.sqrt(found.kl_exact_q / 2) + 1e-9).all()
 
 
 def test_draws_elsewhere_are_as_far_as_can_be() -> None:
