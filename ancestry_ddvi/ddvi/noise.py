@@ -99,7 +99,6 @@ class NoiseSchedule(nn.Module):
 
 def normal_log_prob(residual: Tensor, log_variance: Tensor) -> Tensor:
     """log N(residual; 0, exp(log_variance)), summed over the last axis."""
-    log_variance = log_variance.expand(residual.shape)
     terms = residual**2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi)
     return -0.5 * terms.sum(-1)
 
