@@ -81,7 +81,9 @@ CASES = {
     "sleep": Case(HierarchicalPosterior, Sleep()),
     # Not a posterior that can be right, see `blind`.
     "simplified": Case(BLIND, Simplified(), 0.6, 0.7),
-    "adversarial": Case(partial(AdversarialPosterior, sees_x=True), Adversarial(5), math.inf, 0.63),
+    "adversarial": Case(
+        partial(AdversarialPosterior, sees_x=True), Adversarial(5), math.inf, 0.63, 1500, 4e-3, 48
+    ),
 }
 
 
@@ -324,7 +326,7 @@ def test_untrained_blind_chain_is_the_exact_reverse_of_the_noising() -> None:
 
 @torch.no_grad()
 def test_importance_weights_of_the_blind_chain_integrate_a_density_to_one() -> None:
-    posterior, n = build(BLIND, trained=0.05), 40_000
+    posterior, n = build(BLIND, trained=0.02), 40_000
     _, x, noise = batch(1, seeded(2))
     chain = posterior.chain(x.expand(n, -1), noise.expand(n), seeded(3))
     f = MultivariateNormal(chain.z.mean(0), 0.3 * chain.z.T.cov())
@@ -336,7 +338,7 @@ def test_importance_weights_of_the_blind_chain_integrate_a_density_to_one() -> N
 
 @torch.no_grad()
 def test_sleep_bound_of_the_blind_chain_stays_below_the_density_of_its_draws() -> None:
-    posterior, n = build(BLIND, trained=0.05), 100_000
+    posterior, n = build(BLIND, trained=0.05), 200_000
     _, x, noise = batch(1, seeded(2))
     draws = posterior.sample(x, noise, n, seeded(3))[:, 0]
     z = draws.mean(0) + torch.tensor([0.5, -0.5]) * draws.std(0)

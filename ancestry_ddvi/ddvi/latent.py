@@ -155,7 +155,7 @@ class LatentModel(nn.Module):
                     for start in range(0, n_draws, BATCH)
                 ]
             )
-            estimates = iw_bound(log_weight.unflatten(0, (n_repeats, k)))
+            estimates = iw_bound(log_weight.reshape(n_repeats, k, -1))
             out[rows] = estimates.double().mean(0).numpy()
         return out
 
