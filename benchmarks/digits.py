@@ -53,7 +53,7 @@ N_HIDDEN = 64
 N_DIFFUSION = 6
 """Steps of the chain, of DDVI and of the path integral sampler."""
 
-STEPS = 500
+STEPS = 400
 BATCH = 128
 LEARNING_RATE = 1e-2
 HOLDOUT = 0.2
