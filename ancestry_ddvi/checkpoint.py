@@ -26,7 +26,7 @@ from ancestry_ddvi.errors import ModelFileError, OptionError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 

@@ -43,7 +43,7 @@ def make_table(
     probability = np.full((n, n_groups), 0.01)
     probability[np.arange(n), group] = 1 - 0.01 * (n_groups - 1)
     table = EmbeddingTable.from_draws(
-        draws, np.array(ids), probability, rng.normal(size=(n, n_pcs))
+        draws, np.array(ids), probability, rng.normal(size=(n, n_pcs)), np.zeros(n)
     )
     population = pd.Series([f"P{g}" for g in group])
     return table, population, pd.Series([f"Q{g // 2}" for g in group])

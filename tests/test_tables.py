@@ -69,7 +69,7 @@ def test_any_id_comes_back(tmp_path_factory: object, ids: list[str]) -> None:
     n = len(ids)
     draws = np.random.default_rng(0).normal(size=(3, n, 1))
     table = EmbeddingTable.from_draws(
-        draws, np.array(ids, object), np.ones((n, 1)), np.ones((n, 1))
+        draws, np.array(ids, object), np.ones((n, 1)), np.ones((n, 1)), np.zeros(n)
     )
     write_embedding_csv(path, table)
     assert read_ids(path) == ids
