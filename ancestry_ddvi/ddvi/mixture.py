@@ -71,19 +71,18 @@ class GaussianMixture:
         """Mixtures of several samples, one after the other."""
         n_most = max(part.log_weight.shape[-1] for part in parts)
 
-        def padded(values: Tensor, fill: float) -> Tensor:
-            out = torch.full((len(values), n_most, *values.shape[2:]), fill)
-            out[:, : values.shape[1]] = values
-            return out
+        def filled(values: Tensor, *, weight: bool) -> Tensor:
+            # What is missing is the first component once more, with no weight.
+            fill = values[:, :1].expand(-1, n_most - values.shape[1], *values.shape[2:])
+            return torch.cat([values, torch.full_like(fill, -math.inf) if weight else fill], dim=1)
 
-        fills = (-math.inf, 0.0, 0.0, 1.0)
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(
-            *(
-                torch.cat([padded(values, fill) for values in column])
-                for column, fill in zip(columns, fills, strict=True)
+        columns = {
+            name: torch.cat(
+                [filled(vars(part)[name], weight=name == "log_weight") for part in parts]
             )
-        )
+            for name in vars(parts[0])
+        }
+        return cls(**columns)
 
     def take(self, rows: Tensor) -> GaussianMixture:
         """Those of some samples."""
@@ -111,7 +110,7 @@ class GaussianMixture:
     def noised(self, schedule: NoiseSchedule, t: int) -> GaussianMixture:
         """r(y_t)."""
         alpha_bar = schedule.alpha_bar[t]
-        variance = alpha_bar * self.variance + 1 - alpha_bar
+        variance = alpha_bar * self.variance + (1 - alpha_bar)
         return GaussianMixture(self.log_weight, alpha_bar.sqrt() * self.mean, self.axes, variance)
 
     def reverse(self, schedule: NoiseSchedule, y: Tensor, t: Tensor | int) -> GaussianMixture:
@@ -120,8 +119,9 @@ class GaussianMixture:
             t = t.unsqueeze(-1)  # the axis of components; that of D follows
         now, before = schedule._at(schedule.alpha_bar, t), schedule._at(schedule.alpha_bar, t - 1)
         alpha = schedule._at(schedule.alpha, t)
-        p_now = now * self.variance + 1 - now
-        p_before = before * self.variance + 1 - before
+        # In this order: 1 + l rounds a small l away.
+        p_now = now * self.variance + (1 - now)
+        p_before = before * self.variance + (1 - before)
         e = self._coordinates(y, now.sqrt() * self.mean)
         log_weight = torch.log_softmax(self.log_weight + _log_normal(e, p_now), dim=-1)
         gain = (1 - alpha).sqrt() * p_before / p_now
