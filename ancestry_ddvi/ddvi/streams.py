@@ -57,6 +57,13 @@ class Streams:
         return torch.from_numpy(np.moveaxis(drawn, 0, -1))
 
 
+    def dirichlet(self, concentration: Tensor, n_draws: int) -> Tensor:
+        """(n_draws, n, C) float32 draws for concentration (n, C)."""
+        rows = zip(self._streams, concentration.double().numpy(), strict=True)
+        drawn = np.stack([stream.dirichlet(row, n_draws) for stream, row in rows], axis=1)
+        return torch.from_numpy(drawn.astype(np.float32))
+
+
 Source = torch.Generator | Streams
 """Where random numbers come from."""
 
@@ -73,3 +80,16 @@ def uniform(source: Source, shape: Sequence[int]) -> Tensor:
     if isinstance(source, Streams):
         return source.uniform(shape)
     return torch.rand(tuple(shape), generator=source)
+
+
+def dirichlet(source: Source, concentration: Tensor, n_draws: int) -> Tensor:
+    """(n_draws, n, C) draws of Dir(concentration) for (n, C), reparameterised where the source is a
+    generator (implicit gradients: Figurnov, Mohamed & Mnih 2018)."""
+    if isinstance(source, Streams):
+        return source.dirichlet(concentration, n_draws)
+    # Distributions of torch draw from the global stream; fork it so that a caller's is not touched.
+    seed = int(torch.randint(2**62, (), generator=source))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        drawn: Tensor = torch.distributions.Dirichlet(concentration, False).rsample((n_draws,))
+    return drawn

@@ -13,7 +13,12 @@ from ancestry_ddvi.ddvi.priors.mixture import FixedMixturePrior, MixturePrior
 from ancestry_ddvi.ddvi.priors.pinwheel import PinwheelPrior
 from ancestry_ddvi.ddvi.priors.square import SquarePrior
 from ancestry_ddvi.ddvi.priors.swiss_roll import SwissRollPrior
-from ancestry_ddvi.ddvi.priors.table import PRIORS, make_prior
+from ancestry_ddvi.ddvi.priors.table import (
+    PRIORS,
+    check_named_prior,
+    clustered_prior,
+    make_prior,
+)
 from ancestry_ddvi.ddvi.priors.vamp import Encoder, VampPrior
 
 __all__ = [
@@ -31,6 +36,8 @@ __all__ = [
     "SwissRollPrior",
     "VampPrior",
     "check_label",
+    "check_named_prior",
     "check_prior",
+    "clustered_prior",
     "make_prior",
 ]

@@ -116,6 +116,26 @@ class ComponentPrior(nn.Module, ABC):
         """Number of classes, >= 1."""
         return int(self.component_class.max()) + 1
 
+    @property
+    def cluster(self) -> Tensor:
+        """(C,) long, the cluster that each component stands for: itself, or a part of one."""
+        return torch.arange(self.n_components)
+
+    def merge_classes(self, n_classes: int) -> None:
+        """Make one class of the classes l, l + n_classes, l + 2 n_classes, ...; p(z) stays.
+
+        Raises
+        ------
+        OptionError
+            If there are fewer classes than that.
+        """
+        if self.n_classes < n_classes:
+            raise OptionError(
+                f"{type(self).__name__} has {self.n_classes} parts, too few for {n_classes} "
+                "classes of labels; raise n_clusters, or choose another prior"
+            )
+        self.component_class = self.component_class % n_classes
+
     def log_weight(self) -> Tensor:
         """log w, (C,)."""
         return torch.log_softmax(self.logits, dim=0)
@@ -127,6 +147,12 @@ class ComponentPrior(nn.Module, ABC):
     def membership(self, z: Tensor) -> Tensor:
         """p(c | z), (..., C)."""
         return torch.softmax(self.component_log_prob(z), dim=-1)
+
+    def cluster_probability(self, z: Tensor) -> Tensor:
+        """`membership` summed over the components of each `cluster`, (..., n_clusters)."""
+        member = self.membership(z)
+        total = member.new_zeros(*z.shape[:-1], int(self.cluster.max()) + 1)
+        return total.index_add(-1, self.cluster, member)
 
     def class_log_weight(self) -> Tensor:
         """log p(l), (n_classes,)."""

@@ -60,12 +60,12 @@ class GaussianPrior(ComponentPrior):
         return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1)
 
     def component_log_prob(self, z: Tensor) -> Tensor:
-        """log p(l, z), (..., n_classes) for z (..., D)."""
+        """log p(c, z), (..., n_components) for z (..., D)."""
         return self.log_prob(z).unsqueeze(-1) + self._log_sector(z)
 
     def normal_components(self) -> NormalComponents | None:
         """N(0, I) where it is whole."""
-        if self.n_classes > 1:
+        if self.n_components > 1:
             return None
         one = torch.ones(1, self.n_latent)
         return NormalComponents(torch.zeros(1), 0 * one, one)
@@ -77,7 +77,7 @@ class GaussianPrior(ComponentPrior):
     def sample_component(self, c: Tensor, generator: torch.Generator) -> Tensor:
         """(n, D) draws of p(z | c)."""
         z = self.sample(len(c), generator)
-        if self.n_classes == 1:
+        if self.n_components == 1:
             return z
         # The sectors are turned copies of each other: a draw that fell into another one is turned
         # into c, and none is thrown away.
@@ -85,9 +85,9 @@ class GaussianPrior(ComponentPrior):
         return rotate(z, self.angle[c] - self.angle[fell])
 
     def _log_sector(self, z: Tensor) -> Tensor:
-        """log p(l | z), (..., n_classes)."""
-        if self.n_classes == 1:
+        """log p(c | z) of each sector, (..., n_components)."""
+        if self.n_components == 1:
             return torch.zeros(*z.shape[:-1], 1)
         direction = torch.stack([self.angle.cos(), self.angle.sin()])
-        sharpness = 1 / (2 * BORDER * math.sin(math.pi / self.n_classes))
+        sharpness = 1 / (2 * BORDER * math.sin(math.pi / self.n_components))
         return torch.log_softmax(sharpness * (z @ direction), dim=-1)

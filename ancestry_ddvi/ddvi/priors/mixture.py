@@ -71,6 +71,11 @@ class MixturePrior(_NormalMixture):
         self.mean = nn.Parameter(torch.randn(n_components, n_latent, generator=generator))
         self.log_sd = nn.Parameter(torch.full((n_components, n_latent), math.log(0.3)))
 
+    def merge_classes(self, n_classes: int) -> None:
+        """See `ComponentPrior`; from now on `sort` keeps to the classes."""
+        super().merge_classes(n_classes)
+        self.labelled = True
+
     @torch.no_grad()
     def sort(self) -> None:
         """Number the components by weight, largest first; p(z) stays as it is.

@@ -54,6 +54,12 @@ class SwissRollPrior(FixedMixturePrior):
         point = point * torch.sqrt((1 - THICKNESS**2) / point.square().mean())
         label = torch.arange(n_classes).repeat_interleave(per_class)
         super().__init__(point.float(), torch.tensor(THICKNESS), component_class=label)
+        self.piece = label
+
+    @property
+    def cluster(self) -> Tensor:
+        """(C,) long, the piece of each point: a point of the sum is no cluster of its own."""
+        return self.piece
 
 
 def _spiral(n: int) -> Tensor:

@@ -20,16 +20,27 @@ from ancestry_ddvi.errors import OptionError
 
 Generator = torch.Generator
 
+COUNTS = {
+    "gaussian": 1,
+    "pinwheel": 5,
+    "swiss-roll": 5,
+    "square": 4,
+    "mixture": 30,
+    "fixed-mixture": 10,
+    "vamp": 30,
+}
+"""Name -> clusters that it has where no number is asked for: components, arms, pieces, sides."""
 
-def _gaussian(n_latent: int, generator: Generator, *, n_classes: int = 1) -> ComponentPrior:
+
+def _gaussian(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["gaussian"]) -> ComponentPrior:
     return GaussianPrior(n_latent, n_classes)
 
 
-def _pinwheel(n_latent: int, generator: Generator, *, n_classes: int = 5) -> ComponentPrior:
+def _pinwheel(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["pinwheel"]) -> ComponentPrior:
     return PinwheelPrior(n_classes)
 
 
-def _swiss_roll(n_latent: int, generator: Generator, *, n_classes: int = 5) -> ComponentPrior:
+def _swiss_roll(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["swiss-roll"]) -> ComponentPrior:
     return SwissRollPrior(n_classes)
 
 
@@ -41,7 +52,7 @@ def _mixture(
     n_latent: int,
     generator: Generator,
     *,
-    n_components: int = 30,
+    n_components: int = COUNTS["mixture"],
     component_class: Tensor | None = None,
 ) -> ComponentPrior:
     return MixturePrior(n_components, n_latent, generator, component_class)
@@ -51,7 +62,7 @@ def _fixed_mixture(
     n_latent: int,
     generator: Generator,
     *,
-    n_components: int = 10,
+    n_components: int = COUNTS["fixed-mixture"],
     component_class: Tensor | None = None,
 ) -> ComponentPrior:
     return FixedMixturePrior.spread(n_components, n_latent, generator, component_class)
@@ -63,7 +74,7 @@ def _vamp(
     *,
     encoder: Encoder,
     scale: Tensor,
-    n_components: int = 30,
+    n_components: int = COUNTS["vamp"],
     component_class: Tensor | None = None,
 ) -> ComponentPrior:
     """Pseudo-inputs start at normal draws of the features' sd, `scale` (K,)."""
@@ -82,6 +93,65 @@ PRIORS: dict[str, Callable[..., ComponentPrior]] = {
     "vamp": _vamp,
 }
 """Name -> constructor (n_latent, generator, *, options of its own)."""
+
+
+_PLANE = ("pinwheel", "swiss-roll", "square")
+_SHAPES = ("gaussian", "pinwheel", "swiss-roll", "fixed-mixture")
+"""Priors that no training changes and that can have any number of clusters."""
+
+
+def check_named_prior(name: str, n_latent: int) -> None:
+    """Raise OptionError unless there is a prior of that name over n_latent axes."""
+    if name not in PRIORS:
+        raise OptionError(f"there is no prior {name!r}; choose one of {', '.join(PRIORS)}")
+    if name in _PLANE and n_latent != 2:
+        raise OptionError(
+            f"the prior {name!r} is over 2 latents, not {n_latent}; set n_latent to 2 or choose "
+            "another prior"
+        )
+
+
+def clustered_prior(
+    name: str,
+    n_latent: int,
+    generator: torch.Generator,
+    *,
+    n_clusters: int | None = None,
+    n_classes: int = 0,
+    **vamp: Any,
+) -> ComponentPrior:
+    """The prior of that name, made of n_clusters and, for labels, divided into n_classes.
+
+    Parameters
+    ----------
+    name, n_latent, generator
+        See `make_prior`.
+    n_clusters
+        As `COUNTS` says if left out; what is not learnt then has a cluster for each class.
+    n_classes
+        0 leaves the prior's own classes.
+    vamp
+        `encoder` and `scale`, see `make_prior`; for others they are not looked at.
+
+    Raises
+    ------
+    OptionError
+        As `make_prior`; if the prior cannot have so many clusters, or has fewer than classes.
+    """
+    check_named_prior(name, n_latent)
+    if n_clusters is None:
+        n_clusters = n_classes if n_classes and name in _SHAPES else COUNTS[name]
+    if name == "square":
+        options: dict[str, Any] = {}
+        if n_clusters != COUNTS[name]:
+            raise OptionError(f"a square has 4 sides, not {n_clusters}; leave n_clusters out")
+    else:
+        takes = signature(PRIORS[name]).parameters
+        options = {"n_components" if "n_components" in takes else "n_classes": n_clusters}
+    prior = make_prior(name, n_latent, generator, **options, **(vamp if name == "vamp" else {}))
+    if n_classes:
+        prior.merge_classes(n_classes)
+    return prior
 
 
 def make_prior(
@@ -107,8 +177,7 @@ def make_prior(
         If the name is unknown, an option is not one of that prior's, is missing or has an unusable
         value, or the prior is not over n_latent axes.
     """
-    if name not in PRIORS:
-        raise OptionError(f"there is no prior {name!r}; choose one of {', '.join(PRIORS)}")
+    check_named_prior(name, n_latent)
     takes = {
         option: parameter
         for option, parameter in signature(PRIORS[name]).parameters.items()

@@ -1,0 +1,68 @@
+"""Learning from the labels that some samples have.
+
+    p(l, z)      a class l is a part of the prior: some components, an arm, a side (`priors.base`)
+    q(l | x)     a network
+    q(z, l | x)  = q(l | x) q(z | x)
+
+    labelled     log p(x, l) >= E_q(z|x)[ log p(x | z) - log q(z | x) + log p(l, z) ]
+    unlabelled   log p(x)    >= E_q(z|x)[ log p(x | z) - log q(z | x)
+                                          + sum_l q(l | x) ( log p(l, z) - log q(l | x) ) ]
+                              = bound without labels - E_q(z|x) KL( q(l | x) || p(l | z) )
+    minimised    minus these bounds, and class_weight times -log q(l | x) of labelled samples
+
+Kingma, Rezende, Mohamed & Welling 2014 (NeurIPS, eqs. 6 to 9) with the label in the prior, as
+Piriyakulkij, Wang & Kuleshov 2025 have it: x depends on l through z only. The sum over labels of an
+unlabelled sample is exact. Neither network sees a label, so labelled, unlabelled and new samples
+are placed alike. The second form of the unlabelled bound says what ties map and classifier: where
+they disagree on a sample, one of them has to move.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
+
+UNLABELLED = -1
+"""Stands for a label that is not known."""
+
+
+class Classifier(nn.Module):
+    """log q(l | x).
+
+    Parameters
+    ----------
+    inputs
+        Feature scaling.
+    n_classes, n_hidden
+        Number of labels, and the width of the hidden layers.
+    """
+
+    def __init__(self, inputs: FeatureInput, n_classes: int, n_hidden: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.network = mlp(inputs.n_out, n_classes, n_hidden, zero_output=True)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(..., n_classes) in nats for x (..., K), noise (...,)."""
+        return torch.log_softmax(self.network(self.inputs(x, noise)), dim=-1)
+
+
+def log_prior_of_label(joint: Tensor, log_q: Tensor, label: Tensor) -> Tensor:
+    """What takes the place of log p(z) in the bound, (..., n) in nats.
+
+    Parameters
+    ----------
+    joint
+        (..., n, n_classes) log p(l, z), `PartitionedPrior.class_log_prob`.
+    log_q
+        (n, n_classes) log q(l | x).
+    label
+        (n,) long, `UNLABELLED` where it is not known.
+    """
+    known = label != UNLABELLED
+    at = label.clamp(min=0).unsqueeze(-1).expand(*joint.shape[:-1], 1)
+    labelled = torch.take_along_dim(joint, at, dim=-1).squeeze(-1)
+    summed = (log_q.exp() * (joint - log_q)).sum(-1)
+    return torch.where(known, labelled, summed)
