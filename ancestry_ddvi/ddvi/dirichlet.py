@@ -17,7 +17,9 @@ in closed form, which a Dirichlet does not leave.
 
 f and q(c | x) are learnt before the map, with z drawn from p(z), which is the bound above with
 q(z | x) = p(z); from then on q(c | x) is held. Learnt together with a map whose neighbours stay
-neighbours, z alone tells all that c could, and c is never used.
+neighbours, z alone tells all that c could, and c is never used. The KL comes in slowly, over the
+first half of that phase: at full weight from the start c stays at its prior (with ten clusters on
+six simulated groups: normalised mutual information .1 to .4, with a slow KL .9 to 1).
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class ClusterDecoder(nn.Module):
         self.inputs = inputs
         self.n_clusters = n_clusters
         self.network = mlp(inputs.n_out, n_clusters, n_hidden)
-        self.normal = NormalDecoder(n_latent + n_clusters, inputs.scale, n_hidden)
+        mean = _Mean(n_latent, n_clusters, len(inputs.scale), n_hidden)
+        self.normal = NormalDecoder(n_latent, inputs.scale, n_hidden, mean)
 
     def concentration(self, x: Tensor, noise: Tensor) -> Tensor:
         """alpha(x), (n, C) for x (n, K), noise (n,)."""
@@ -63,14 +66,17 @@ class ClusterDecoder(nn.Module):
         alpha = self.concentration(x, noise)
         return alpha / alpha.sum(-1, keepdim=True)
 
-    def log_bound(self, x: Tensor, z: Tensor, noise: Tensor, source: Source) -> Tensor:
+    def log_bound(
+        self, x: Tensor, z: Tensor, noise: Tensor, source: Source, kl_weight: float = 1.0
+    ) -> Tensor:
         """A draw's estimate of E_q[ log p(x | z, c) ] - KL( q(c | x) || p(c) ), which bounds
-        log p(x | z): (n,) for x (n, K), z (n, D), noise (n,), or (n_draws, n) for z so."""
+        log p(x | z) where the KL has weight 1: (n,) for x (n, K), z (n, D), noise (n,), or
+        (n_draws, n) for z (n_draws, n, D)."""
         alpha = self.concentration(x, noise)
         n_draws = z.shape[0] if z.ndim > 2 else 1
         c = dirichlet(source, alpha, n_draws).reshape(*z.shape[:-1], -1)
         kl = kl_divergence(Dirichlet(alpha, False), Dirichlet(self._prior(), False))
-        return self.normal.log_prob(x, torch.cat([z, c], dim=-1), noise) - kl
+        return self.normal.log_prob(x, torch.cat([z, c], dim=-1), noise) - kl_weight * kl
 
     def sample(self, z: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
         """Draw c ~ p(c) and x ~ p(x | z, c) with that noise: x ~ p(x | z)."""
@@ -79,3 +85,18 @@ class ClusterDecoder(nn.Module):
 
     def _prior(self) -> Tensor:
         return torch.full((self.n_clusters,), 1 / self.n_clusters)
+
+
+class _Mean(nn.Module):
+    """f(z, c): a network of both, and a centre for each cluster."""
+
+    def __init__(self, n_latent: int, n_clusters: int, n_features: int, n_hidden: int) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.network = mlp(n_latent + n_clusters, n_features, n_hidden)
+        self.centre = nn.Linear(n_clusters, n_features, bias=False)
+
+    def forward(self, both: Tensor) -> Tensor:
+        """(..., K) for z and c in one, (..., D + C)."""
+        mean: Tensor = self.network(both) + self.centre(both[..., self.n_latent :])
+        return mean

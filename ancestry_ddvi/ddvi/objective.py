@@ -32,14 +32,18 @@ from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.ddvi.streams import Source
 
 
-class Likelihood(Protocol):
+class Dreamer(Protocol):
+    """Any p(x | z, noise) with draws."""
+
+    def sample(self, z: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """x (..., K)."""
+
+
+class Likelihood(Dreamer, Protocol):
     """Any p(x | z, noise) with a density and draws."""
 
     def log_prob(self, x: Tensor, z: Tensor, noise: Tensor) -> Tensor:
         """log p(x | z), (...,)."""
-
-    def sample(self, z: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """x (..., K)."""
 
 
 class Posterior(Protocol):
@@ -141,7 +145,7 @@ def iw_bound(log_weight: Tensor) -> Tensor:
 
 
 def dream(
-    prior: Prior, likelihood: Likelihood, noise: Tensor, generator: torch.Generator
+    prior: Prior, likelihood: Dreamer, noise: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw z ~ p(z) (n, D) and x ~ p(x | z) (n, K) with the given noise (n,)."""
     with torch.no_grad():

@@ -56,7 +56,6 @@ class Streams:
             row[...] = stream.random(row.shape, dtype=np.float32)
         return torch.from_numpy(np.moveaxis(drawn, 0, -1))
 
-
     def dirichlet(self, concentration: Tensor, n_draws: int) -> Tensor:
         """(n_draws, n, C) float32 draws for concentration (n, C)."""
         rows = zip(self._streams, concentration.double().numpy(), strict=True)

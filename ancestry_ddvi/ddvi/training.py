@@ -4,6 +4,11 @@ Map (theta and the encoder): the bound with the encoder's Gaussian as posterior 
 plus the two terms of `geometry`. Part of what the encoder sees (`noisy_share`) has noise added as
 missing genotypes would add it, so one network serves every call rate.
 
+Where some samples have labels (`supervision`) their bound is that of the labelled, and the
+classifier q(l | x) learns with the map, from batches of labelled samples of its own.
+
+Clusters (only where the decoder sees them, before the map): see `dirichlet`.
+
 Decoder (theta): the bound alone, the encoder held. The terms of `geometry` place samples where the
 likelihood of the moment would not; theta now follows, so that the posterior of the model puts a
 sample where the map does.
@@ -24,7 +29,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import nll_loss
 
+from ancestry_ddvi.ddvi.dirichlet import ClusterDecoder
 from ancestry_ddvi.ddvi.geometry import Neighbours, distance_loss, neighbour_loss
 from ancestry_ddvi.ddvi.guided import GuidedPosterior
 from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
@@ -32,6 +39,8 @@ from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
 from ancestry_ddvi.ddvi.objective import dream
 from ancestry_ddvi.ddvi.posterior import log_det
+from ancestry_ddvi.ddvi.priors import MixturePrior, VampPrior, check_label
+from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.errors import OptionError, TrainingDivergedError
 
 COMPLETE_SHARE = 0.15
@@ -52,7 +61,7 @@ _RANGES = {
     "noisy_share": _SHARE,
     "min_kept": (math.ulp(0.0), 1.0, "above 0 and at most 1"),
     **dict.fromkeys(
-        ("map_pairs", "posterior_batch", "posterior_draws", "wake_batch"),
+        ("map_pairs", "posterior_batch", "posterior_draws", "wake_batch", "class_batch"),
         _ABOVE_0,
     ),
     **dict.fromkeys(
@@ -74,6 +83,8 @@ class TrainingConfig:
         Weights (nats) and kernel width of the `geometry` terms.
     close_neighbours, wide_share, wide_probability
         Where neighbour partners come from (`geometry.Neighbours`).
+    class_weight, class_batch
+        Weight of the classification loss (`supervision`), and labelled samples in its batch.
     noisy_share
         Share of a map batch that has noise added.
     min_kept
@@ -98,6 +109,8 @@ class TrainingConfig:
     close_neighbours: int = 15
     wide_share: float = 0.05
     wide_probability: float = 0.5
+    class_weight: float = 10.0
+    class_batch: int = 64
     noisy_share: float = 0.25
     min_kept: float = 0.004
     posterior_steps: int | None = None
@@ -130,6 +143,7 @@ def train(
     seed: int,
     progress: Callable[[float], None] = lambda fraction: None,
     denoised: np.ndarray | None = None,
+    label: np.ndarray | None = None,
 ) -> History:
     """Train the model in place.
 
@@ -149,16 +163,28 @@ def train(
         Called with the fraction done.
     denoised
         (n_samples, K) features in which neighbours are looked for; x if left out.
+    label
+        (n_samples,) int, the class of each sample, -1 where it is not known; for a model that has
+        classes, and only for such.
 
     Raises
     ------
+    OptionError
+        If a label is none of the model's classes, no sample is labelled, or labels and classes do
+        not go together; before the first step.
     TrainingDivergedError
         If a loss is not finite; the model is left with the last good weights.
     """
     _check_features(x, noise)
-    data = _Data.of(x, noise, x if denoised is None else denoised, unit, config, seed)
+    labels = _checked_labels(model, label, len(x))
+    data = _Data.of(x, noise, x if denoised is None else denoised, labels, unit, config, seed)
     guided = isinstance(model.posterior, GuidedPosterior)
-    theta = nn.ModuleList([model.prior, model.decoder])
+    decoder = model.decoder
+    with_clusters = isinstance(decoder, ClusterDecoder)
+    theta = _modules(model.prior, decoder.normal if with_clusters else decoder)
+    anchor = model.posterior.anchor
+    # A prior that is made by the encoder keeps it as it is once theta is frozen.
+    shared = isinstance(model.prior, VampPrior)
     map_steps = config.map_steps
     posterior_steps = config.posterior_steps
     if posterior_steps is None:
@@ -167,12 +193,20 @@ def train(
     def rate(n_steps: int) -> float:
         return n_steps and config.map_learning_rate
 
+    cluster_steps = map_steps // 2 if with_clusters else 0
     phases = (
+        Phase(
+            "clusters",
+            cluster_steps,
+            rate(map_steps),
+            decoder,
+            lambda step: _cluster_terms(model, data, config, step / max(cluster_steps, 1)),
+        ),
         Phase(
             "map",
             map_steps,
             rate(map_steps),
-            nn.ModuleList([theta, model.posterior.anchor]),
+            _modules(theta, anchor, model.classifier),
             lambda step: _map_terms(model, data, config),
         ),
         Phase(
@@ -187,12 +221,13 @@ def train(
             "posterior",
             posterior_steps,
             config.posterior_learning_rate,
-            model.posterior,
+            _modules(*(m for m in model.posterior.children() if not (shared and m is anchor))),
             lambda step: _posterior_terms(model, data, config, step, guided=guided),
         ),
     )
     history = run_phases(model, phases, progress, REMEDY)
-    model.prior.sort()
+    if isinstance(model.prior, MixturePrior):
+        model.prior.sort()
     return history
 
 
@@ -203,6 +238,8 @@ class _Data:
     x: Tensor
     noise: Tensor
     denoised: Tensor
+    label: Tensor | None
+    labelled: Tensor
     unit: float
     neighbours: Neighbours
     generator: torch.Generator
@@ -213,6 +250,7 @@ class _Data:
         x: np.ndarray,
         noise: np.ndarray,
         denoised: np.ndarray,
+        label: Tensor | None,
         unit: float,
         config: TrainingConfig,
         seed: int,
@@ -227,10 +265,38 @@ class _Data:
             torch.as_tensor(x, dtype=torch.float32),
             torch.as_tensor(noise, dtype=torch.float32).clamp(max=MAX_NOISE),
             torch.as_tensor(denoised, dtype=torch.float32),
+            label,
+            torch.empty(0) if label is None else torch.nonzero(label != UNLABELLED).squeeze(-1),
             unit,
             neighbours,
             torch.Generator().manual_seed(seed),
         )
+
+
+def _modules(*parts: object) -> nn.ModuleList:
+    """Those parts that are modules."""
+    return nn.ModuleList([part for part in parts if isinstance(part, nn.Module)])
+
+
+def _checked_labels(model: AncestryModel, label: np.ndarray | None, n: int) -> Tensor | None:
+    n_classes = len(model.config.classes)
+    if label is None and not n_classes:
+        return None
+    if label is None or not n_classes:
+        raise OptionError(
+            f"training: {'labels are' if label is None else 'no labels are'} what a model of "
+            f"{n_classes} classes learns from; give both labels and classes, or neither"
+        )
+    labels = torch.as_tensor(label, dtype=torch.long)
+    if labels.shape != (n,):
+        raise OptionError(f"training: labels have shape {tuple(labels.shape)}, not ({n},)")
+    known = labels[labels != UNLABELLED]
+    check_label(known, n_classes)
+    if not len(known):
+        raise OptionError(
+            "no sample that is learnt from has a label; label some, or train without labels"
+        )
+    return labels
 
 
 def _check_features(x: np.ndarray, noise: np.ndarray) -> None:
@@ -280,27 +346,64 @@ def _draw_pairs(data: _Data, config: TrainingConfig) -> _Pairs:
     generator = data.generator
     i = torch.randint(len(data.x), (config.map_pairs,), generator=generator)
     index = torch.cat([i, data.neighbours.partner(i, generator)])
-    n_noisy = round(config.noisy_share * config.map_pairs)
-    added = torch.zeros(config.map_pairs)
-    added[:n_noisy] = _draw_noise(n_noisy, data.unit, 0.0, config.min_kept, generator)
-    clean = (torch.arange(config.map_pairs) >= n_noisy).repeat(2)
-    added = added.repeat(2)
+    added = _some_noise(config.map_pairs, data, config)
+    clean = torch.arange(config.map_pairs) >= round(config.noisy_share * config.map_pairs)
+    return _Pairs(*_noised(data, index, added.repeat(2)), index, clean.repeat(2))
+
+
+def _some_noise(n: int, data: _Data, config: TrainingConfig) -> Tensor:
+    """(n,) noise to add: some to the first `noisy_share`, none to the others."""
+    n_noisy = round(config.noisy_share * n)
+    added = torch.zeros(n)
+    added[:n_noisy] = _draw_noise(n_noisy, data.unit, 0.0, config.min_kept, data.generator)
+    return added
+
+
+def _noised(data: _Data, index: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of some rows with noise added, and the noise that they then have."""
     x = data.x[index]
-    seen = x + added.unsqueeze(1) * torch.randn(x.shape, generator=generator)
-    return _Pairs(seen, torch.sqrt(data.noise[index] ** 2 + added**2), index, clean)
+    seen = x + added.unsqueeze(1) * torch.randn(x.shape, generator=data.generator)
+    return seen, torch.sqrt(data.noise[index] ** 2 + added**2)
+
+
+def _classification(model: AncestryModel, data: _Data, config: TrainingConfig) -> Tensor:
+    """-log q(l | x) of a batch of labelled samples."""
+    assert model.classifier is not None
+    assert data.label is not None
+    drawn = torch.randint(len(data.labelled), (config.class_batch,), generator=data.generator)
+    index = data.labelled[drawn]
+    log_q = model.classifier(*_noised(data, index, _some_noise(len(index), data, config)))
+    return nll_loss(log_q, data.label[index])
+
+
+def _cluster_terms(
+    model: AncestryModel, data: _Data, config: TrainingConfig, done: float
+) -> dict[str, Tensor]:
+    """The bound where z is drawn from the prior, minus, at a share `done` of the phase."""
+    assert isinstance(model.decoder, ClusterDecoder)
+    pairs = _draw_pairs(data, config)
+    z = model.prior.sample(len(pairs.seen), data.generator)
+    bound = model.decoder.log_bound(
+        pairs.seen, z, pairs.level, data.generator, kl_weight=min(1.0, 2 * done)
+    )
+    return {"cluster": -bound.mean()}
 
 
 def _bound_terms(
-    model: AncestryModel, pairs: _Pairs, mean: Tensor, factor: Tensor, generator: torch.Generator
+    model: AncestryModel, data: _Data, pairs: _Pairs, mean: Tensor, factor: Tensor
 ) -> dict[str, Tensor]:
     """The bound with the encoder's Gaussian as posterior, minus."""
+    generator = data.generator
+    label = None if data.label is None else data.label[pairs.index]
     u = torch.randn(mean.shape, generator=generator)
     z = mean + (factor @ u.unsqueeze(-1)).squeeze(-1)
     # log q(z | x) with its expectation over u in closed form: this is the entropy of the anchor.
     entropy = log_det(factor) + 0.5 * mean.shape[1] * math.log(2 * math.pi * math.e)
+    log_likelihood = model.log_likelihood(pairs.seen, z, pairs.level, generator)
+    log_prior = model.log_prior(z, pairs.seen, pairs.level, label)
     return {
-        "reconstruction": -model.decoder.log_prob(pairs.seen, z, pairs.level).mean(),
-        "prior_kl": -(entropy + model.prior.log_prob(z)).mean(),
+        "reconstruction": -log_likelihood.mean(),
+        "prior_kl": -(entropy + log_prior).mean(),
     }
 
 
@@ -308,7 +411,9 @@ def _map_terms(model: AncestryModel, data: _Data, config: TrainingConfig) -> dic
     """Terms of the map phase on one batch of neighbour pairs."""
     pairs = _draw_pairs(data, config)
     mean, factor = model.posterior.anchor(pairs.seen, pairs.level)
-    terms = _bound_terms(model, pairs, mean, factor, data.generator)
+    terms = _bound_terms(model, data, pairs, mean, factor)
+    if data.label is not None:
+        terms["classification"] = config.class_weight * _classification(model, data, config)
     # Pairs with added noise teach only the bound; the geometry terms look at complete features,
     # where "neighbour" means something.
     on_map = mean[pairs.clean]
@@ -327,7 +432,7 @@ def _decoder_terms(model: AncestryModel, data: _Data, config: TrainingConfig) ->
     pairs = _draw_pairs(data, config)
     with torch.no_grad():
         mean, factor = model.posterior.anchor(pairs.seen, pairs.level)
-    return _bound_terms(model, pairs, mean, factor, data.generator)
+    return _bound_terms(model, data, pairs, mean, factor)
 
 
 def _posterior_terms(

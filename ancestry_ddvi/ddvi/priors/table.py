@@ -32,15 +32,21 @@ COUNTS = {
 """Name -> clusters that it has where no number is asked for: components, arms, pieces, sides."""
 
 
-def _gaussian(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["gaussian"]) -> ComponentPrior:
+def _gaussian(
+    n_latent: int, generator: Generator, *, n_classes: int = COUNTS["gaussian"]
+) -> ComponentPrior:
     return GaussianPrior(n_latent, n_classes)
 
 
-def _pinwheel(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["pinwheel"]) -> ComponentPrior:
+def _pinwheel(
+    n_latent: int, generator: Generator, *, n_classes: int = COUNTS["pinwheel"]
+) -> ComponentPrior:
     return PinwheelPrior(n_classes)
 
 
-def _swiss_roll(n_latent: int, generator: Generator, *, n_classes: int = COUNTS["swiss-roll"]) -> ComponentPrior:
+def _swiss_roll(
+    n_latent: int, generator: Generator, *, n_classes: int = COUNTS["swiss-roll"]
+) -> ComponentPrior:
     return SwissRollPrior(n_classes)
 
 
