@@ -28,7 +28,12 @@ from ancestry_ddvi.ddvi.priors import (
     clustered_prior,
 )
 from ancestry_ddvi.ddvi.streams import Source, Streams
-from ancestry_ddvi.ddvi.supervision import Classifier, log_prior_of_label
+from ancestry_ddvi.ddvi.supervision import (
+    Classifier,
+    check_enough,
+    log_prior_of_label,
+    match_classes,
+)
 from ancestry_ddvi.errors import OptionError
 
 SLIMMER = 4
@@ -200,7 +205,7 @@ class AncestryModel(nn.Module):
             self.config = replace(
                 config,
                 prior=config.prior_name,
-                n_clusters=n_clusters if dirichlet else _n_clusters(self.prior),
+                n_clusters=n_clusters if dirichlet else self._n_clusters(),
                 guided=self._is_guided(config),
             )
             self.posterior: DiffusionPosterior | GuidedPosterior = (
@@ -212,9 +217,21 @@ class AncestryModel(nn.Module):
             )
             n_classes = len(config.classes)
             self.classifier = Classifier(inputs, n_classes, config.n_hidden) if n_classes else None
+        if self.classifier is not None:
+            # Until the map is there any partition will do, and one makes it a part of the state.
+            check_enough(self.config.n_clusters, n_classes)
+            self.divide(torch.arange(self.config.n_clusters) % n_classes)
         # Which cluster each component is of: a saved model tells its own shape by it.
         cluster = self.prior.cluster if isinstance(self.prior, ComponentPrior) else torch.zeros(1)
         self.register_buffer("cluster", cluster.long())
+
+    def _n_clusters(self) -> int:
+        return self.prior.n_clusters if isinstance(self.prior, ComponentPrior) else 1
+
+    def divide(self, class_of_cluster: Tensor) -> None:
+        """Say of which class each cluster (n_clusters,) of the prior is."""
+        assert isinstance(self.prior, ComponentPrior)
+        self.prior.divide(class_of_cluster)
 
     def _is_guided(self, config: ModelConfig) -> bool:
         can = config.clustering != "dirichlet" and self.normal_components() is not None
@@ -243,12 +260,33 @@ class AncestryModel(nn.Module):
             return self.decoder.log_bound(x, z, noise, source)
         return self.decoder.log_prob(x, z, noise)
 
-    def log_prior(self, z: Tensor, x: Tensor, noise: Tensor, label: Tensor | None) -> Tensor:
-        """log p(z), (..., n), or what takes its place where label (n,) is given (`supervision`)."""
+    def log_prior(
+        self,
+        z: Tensor,
+        x: Tensor,
+        noise: Tensor,
+        label: Tensor | None,
+        *,
+        classifier_leads: bool = False,
+    ) -> Tensor:
+        """log p(z), (..., n), or what takes its place where label (n,) is given (`supervision`);
+        without gradient for q(l | x) where that leads."""
         if label is None or self.classifier is None:
             return self.prior.log_prob(z)
         assert isinstance(self.prior, ComponentPrior)
-        return log_prior_of_label(self.prior.class_log_prob(z), self.classifier(x, noise), label)
+        log_q = self.classifier(x, noise)
+        log_q = log_q.detach() if classifier_leads else log_q
+        return log_prior_of_label(self.prior.class_log_prob(z), log_q, label)
+
+    @torch.no_grad()
+    def match_classes(self, x: Tensor, noise: Tensor, label: Tensor) -> None:
+        """Divide the prior's clusters among the classes as the map of x (n, K), noise (n,) says,
+        label (n,) where it is known."""
+        assert isinstance(self.prior, ComponentPrior)
+        assert self.classifier is not None
+        mean, _ = self.posterior.anchor(x, noise)
+        cluster = self.prior.cluster_probability(mean)
+        self.divide(match_classes(cluster, self.classifier(x, noise), label))
 
     def bound(self, x: Tensor, noise: Tensor, source: Source) -> BoundTerms:
         """One draw's estimate of the evidence lower bound for each row of x (n, K)."""
@@ -371,17 +409,11 @@ def _named_prior(
 
 def _given_prior(prior: Prior, config: ModelConfig) -> Prior:
     check_prior(prior, config.n_latent)
-    if config.classes:
-        if not isinstance(prior, ComponentPrior):
-            raise OptionError(
-                f"{type(prior).__name__} has no classes to learn labels with; give a ComponentPrior"
-            )
-        prior.merge_classes(len(config.classes))
+    if config.classes and not isinstance(prior, ComponentPrior):
+        raise OptionError(
+            f"{type(prior).__name__} has no classes to learn labels with; give a ComponentPrior"
+        )
     return prior
-
-
-def _n_clusters(prior: Prior) -> int:
-    return int(prior.cluster.max()) + 1 if isinstance(prior, ComponentPrior) else 1
 
 
 def row_key(x: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -15,14 +15,22 @@ Piriyakulkij, Wang & Kuleshov 2025 have it: x depends on l through z only. The s
 unlabelled sample is exact. Neither network sees a label, so labelled, unlabelled and new samples
 are placed alike. The second form of the unlabelled bound says what ties map and classifier: where
 they disagree on a sample, one of them has to move.
+
+Which parts of the prior make up a class is read off the young map: it has a topology by then, and
+classes that were dealt out blindly could not change places on it. With r_kl the share of the
+probability of class l that lies in cluster k, each class is given a cluster of its own so that
+sum_l r_{k(l) l} is largest (Kuhn 1955), and any further cluster goes to the class that it holds
+most of.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
+from ancestry_ddvi.errors import OptionError
 
 UNLABELLED = -1
 """Stands for a label that is not known."""
@@ -66,3 +74,34 @@ def log_prior_of_label(joint: Tensor, log_q: Tensor, label: Tensor) -> Tensor:
     labelled = torch.take_along_dim(joint, at, dim=-1).squeeze(-1)
     summed = (log_q.exp() * (joint - log_q)).sum(-1)
     return torch.where(known, labelled, summed)
+
+
+def match_classes(cluster: Tensor, log_q: Tensor, label: Tensor) -> Tensor:
+    """(n_clusters,) the class of each cluster, see the module's equations.
+
+    Parameters
+    ----------
+    cluster
+        (n, n_clusters) probability of each cluster.
+    log_q, label
+        See `log_prior_of_label`.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    n_classes = log_q.shape[-1]
+    q = log_q.exp()
+    q = torch.where((label != UNLABELLED).unsqueeze(-1), one_hot(label.clamp(min=0), n_classes), q)
+    mass = cluster.double().T @ q.double()
+    of_cluster = mass.argmax(dim=1)
+    own, of_class = linear_sum_assignment((mass / mass.sum(0)).numpy(), maximize=True)
+    of_cluster[torch.as_tensor(own)] = torch.as_tensor(of_class)
+    return of_cluster
+
+
+def check_enough(n_clusters: int, n_classes: int) -> None:
+    """Raise OptionError if there are fewer clusters than classes."""
+    if n_clusters < n_classes:
+        raise OptionError(
+            f"the prior has {n_clusters} clusters, too few for {n_classes} classes of labels; raise "
+            "n_clusters, or choose another prior or labels"
+        )

@@ -46,6 +46,11 @@ from ancestry_ddvi.errors import OptionError, TrainingDivergedError
 COMPLETE_SHARE = 0.15
 """Share of sleep samples with no noise added: most real samples are complete."""
 
+MATCHED, LEADING = 0.25, 0.5
+"""After the first share of the map phase the parts of the prior are matched to the classes; before
+it the bound knows no labels. Until the second it moves the map towards q(l | x), and not q(l | x)
+towards the map: while that is out of place, it would teach the classifier wrong."""
+
 GUIDED_STEPS, UNGUIDED_STEPS = 50, 3000
 """Posterior steps: with a guide there is next to nothing left to learn, measured."""
 
@@ -207,7 +212,7 @@ def train(
             map_steps,
             rate(map_steps),
             _modules(theta, anchor, model.classifier),
-            lambda step: _map_terms(model, data, config),
+            lambda step: _map_terms(model, data, config, step),
         ),
         Phase(
             "decoder",
@@ -390,28 +395,50 @@ def _cluster_terms(
 
 
 def _bound_terms(
-    model: AncestryModel, data: _Data, pairs: _Pairs, mean: Tensor, factor: Tensor
+    model: AncestryModel,
+    data: _Data,
+    pairs: _Pairs,
+    mean: Tensor,
+    factor: Tensor,
+    *,
+    with_labels: bool = True,
+    classifier_leads: bool = False,
 ) -> dict[str, Tensor]:
     """The bound with the encoder's Gaussian as posterior, minus."""
     generator = data.generator
-    label = None if data.label is None else data.label[pairs.index]
+    label = data.label[pairs.index] if with_labels and data.label is not None else None
     u = torch.randn(mean.shape, generator=generator)
     z = mean + (factor @ u.unsqueeze(-1)).squeeze(-1)
     # log q(z | x) with its expectation over u in closed form: this is the entropy of the anchor.
     entropy = log_det(factor) + 0.5 * mean.shape[1] * math.log(2 * math.pi * math.e)
     log_likelihood = model.log_likelihood(pairs.seen, z, pairs.level, generator)
-    log_prior = model.log_prior(z, pairs.seen, pairs.level, label)
+    log_prior = model.log_prior(
+        z, pairs.seen, pairs.level, label, classifier_leads=classifier_leads
+    )
     return {
         "reconstruction": -log_likelihood.mean(),
         "prior_kl": -(entropy + log_prior).mean(),
     }
 
 
-def _map_terms(model: AncestryModel, data: _Data, config: TrainingConfig) -> dict[str, Tensor]:
+def _map_terms(
+    model: AncestryModel, data: _Data, config: TrainingConfig, step: int
+) -> dict[str, Tensor]:
     """Terms of the map phase on one batch of neighbour pairs."""
     pairs = _draw_pairs(data, config)
     mean, factor = model.posterior.anchor(pairs.seen, pairs.level)
-    terms = _bound_terms(model, data, pairs, mean, factor)
+    matched = round(MATCHED * config.map_steps)
+    if data.label is not None and step == matched + 1:
+        model.match_classes(data.x, data.noise, data.label)
+    terms = _bound_terms(
+        model,
+        data,
+        pairs,
+        mean,
+        factor,
+        with_labels=step > matched,
+        classifier_leads=step <= LEADING * config.map_steps,
+    )
     if data.label is not None:
         terms["classification"] = config.class_weight * _classification(model, data, config)
     # Pairs with added noise teach only the bound; the geometry terms look at complete features,

@@ -121,20 +121,27 @@ class ComponentPrior(nn.Module, ABC):
         """(C,) long, the cluster that each component stands for: itself, or a part of one."""
         return torch.arange(self.n_components)
 
-    def merge_classes(self, n_classes: int) -> None:
-        """Make one class of the classes l, l + n_classes, l + 2 n_classes, ...; p(z) stays.
+    def divide(self, class_of_cluster: Tensor) -> None:
+        """Make classes of whole clusters; p(z) stays. A partition that was made so is saved.
+
+        Parameters
+        ----------
+        class_of_cluster
+            (n_clusters,) long, the class of each `cluster`.
 
         Raises
         ------
         OptionError
-            If there are fewer classes than that.
+            As for `component_class`.
         """
-        if self.n_classes < n_classes:
-            raise OptionError(
-                f"{type(self).__name__} has {self.n_classes} parts, too few for {n_classes} "
-                "classes of labels; raise n_clusters, or choose another prior"
-            )
-        self.component_class = self.component_class % n_classes
+        component_class = class_of_cluster[self.cluster]
+        _check_component_class(component_class, self.n_components)
+        self.register_buffer("component_class", component_class, persistent=True)
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters, >= 1."""
+        return int(self.cluster.max()) + 1
 
     def log_weight(self) -> Tensor:
         """log w, (C,)."""
@@ -151,7 +158,7 @@ class ComponentPrior(nn.Module, ABC):
     def cluster_probability(self, z: Tensor) -> Tensor:
         """`membership` summed over the components of each `cluster`, (..., n_clusters)."""
         member = self.membership(z)
-        total = member.new_zeros(*z.shape[:-1], int(self.cluster.max()) + 1)
+        total = member.new_zeros(*z.shape[:-1], self.n_clusters)
         return total.index_add(-1, self.cluster, member)
 
     def class_log_weight(self) -> Tensor:

@@ -71,9 +71,9 @@ class MixturePrior(_NormalMixture):
         self.mean = nn.Parameter(torch.randn(n_components, n_latent, generator=generator))
         self.log_sd = nn.Parameter(torch.full((n_components, n_latent), math.log(0.3)))
 
-    def merge_classes(self, n_classes: int) -> None:
+    def divide(self, class_of_cluster: Tensor) -> None:
         """See `ComponentPrior`; from now on `sort` keeps to the classes."""
-        super().merge_classes(n_classes)
+        super().divide(class_of_cluster)
         self.labelled = True
 
     @torch.no_grad()

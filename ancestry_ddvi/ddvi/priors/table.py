@@ -126,7 +126,7 @@ def clustered_prior(
     n_classes: int = 0,
     **vamp: Any,
 ) -> ComponentPrior:
-    """The prior of that name, made of n_clusters and, for labels, divided into n_classes.
+    """The prior of that name, made of n_clusters, enough for n_classes.
 
     Parameters
     ----------
@@ -135,14 +135,14 @@ def clustered_prior(
     n_clusters
         As `COUNTS` says if left out; what is not learnt then has a cluster for each class.
     n_classes
-        0 leaves the prior's own classes.
+        Classes that it is to be divided into.
     vamp
         `encoder` and `scale`, see `make_prior`; for others they are not looked at.
 
     Raises
     ------
     OptionError
-        As `make_prior`; if the prior cannot have so many clusters, or has fewer than classes.
+        As `make_prior`; if the prior cannot have so many clusters.
     """
     check_named_prior(name, n_latent)
     if n_clusters is None:
@@ -154,10 +154,7 @@ def clustered_prior(
     else:
         takes = signature(PRIORS[name]).parameters
         options = {"n_components" if "n_components" in takes else "n_classes": n_clusters}
-    prior = make_prior(name, n_latent, generator, **options, **(vamp if name == "vamp" else {}))
-    if n_classes:
-        prior.merge_classes(n_classes)
-    return prior
+    return make_prior(name, n_latent, generator, **options, **(vamp if name == "vamp" else {}))
 
 
 def make_prior(
