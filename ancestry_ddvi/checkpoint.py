@@ -78,9 +78,16 @@ class EmbeddingModel:
         draws, elbo = self.model.draw(
             features.x, features.noise, n_draws=n_draws, seed=seed, key=id_hash(sample_id)
         )
-        membership = self.model.membership(draws)
+        cluster = self.model.cluster_probability(features.x, features.noise, draws)
+        classes = on_map = None
+        if self.model.classifier is not None:
+            classes = pd.DataFrame(
+                self.model.class_probability(features.x, features.noise),
+                columns=list(self.model.config.classes),
+            )
+            on_map = self.model.class_probability_of(draws)
         pcs = features.x[:, : len(self.extractor.eigenvalue)]
-        return EmbeddingTable.from_draws(draws, sample_id, membership, pcs, elbo)
+        return EmbeddingTable.from_draws(draws, sample_id, cluster, pcs, elbo, classes, on_map)
 
     def save(self, folder: Path) -> None:
         """Write the model folder, which must not exist yet."""
@@ -160,6 +167,8 @@ def load_model(path: str | Path) -> EmbeddingModel:
             ModelConfig(**description["model"]),
             seed=0,
         )
+        if not torch.equal(model.cluster, weights["cluster"]):
+            raise ValueError("clusters of another prior")
         model.load_state_dict(weights)
         trained_on = parts["samples"]["trained_on"]
         return EmbeddingModel(extractor, model, trained_on, dict(description["provenance"]))
@@ -233,24 +242,38 @@ def _check_values(
     if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
         refuse("model.json", "extractor.unit", unit, "a finite positive number")
     # The weights tell their own shape; a network of another is never built, whatever its size.
-    n_clusters, n_latent = weights["prior.mean"].shape
+    of_weights = weights.get("decoder.network.4.bias")  # where the decoder sees clusters
+    n_clusters = int(weights["cluster"].max()) + 1 if of_weights is None else len(of_weights)
     shape = {
-        "n_latent": n_latent,
+        "n_latent": len(weights["posterior.anchor.linear.weight"]),
         "n_clusters": n_clusters,
         "n_steps": len(weights["posterior.schedule.alpha"]) - 1,
-        "n_hidden": len(weights["decoder.mean.0.bias"]),
+        "n_hidden": len(weights["posterior.anchor.network.0.bias"]),
     }
+    # A number without a component to it could be any, and ask for any memory.
+    if n_clusters > max(len(weights["cluster"]), n_clusters * (of_weights is not None)):
+        refuse("model.safetensors", "model.cluster", n_clusters - 1, "the number of a cluster")
     for name, size in shape.items():
         value = description["model"][name]
         if type(value) is not int or value != size:
             refuse("model.json", f"model.{name}", value, f"{size} as in model.safetensors")
+    classes, n_classes = description["model"]["classes"], 0
+    if "prior.component_class" in weights:
+        found = np.unique(weights["prior.component_class"])
+        n_classes = len(weights["classifier.network.4.bias"])
+        if found.tolist() != list(range(n_classes)):
+            refuse("model.safetensors", "model.prior.component_class", found[0], "of every class")
+    if not isinstance(classes, list) or len(classes) != n_classes:
+        refuse("model.json", "model.classes", classes, f"{n_classes} names")
     for room, arrays in parts.items():
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 bad = array[~np.isfinite(array)][0]
                 refuse("model.safetensors", f"{room}.{name}", bad, "finite")
     positive = {f"extractor.{name}": extractor[name] for name in ("eigenvalue", "shrinkage")}
-    positive["model.posterior.anchor.inputs.scale"] = weights["posterior.anchor.inputs.scale"]
+    positive |= {
+        f"model.{name}": weights[name] for name in weights if name.endswith("inputs.scale")
+    }
     for field_name, array in positive.items():
         if not (array > 0).all():
             refuse("model.safetensors", field_name, array.min(), "positive")

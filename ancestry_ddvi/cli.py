@@ -54,6 +54,7 @@ RANGES = {
 OF_TRAINING = (
     *("n_latent", "holdout", "maf", "geno", "mind", "hwe", "ld_r2", "max_kinship"),
     *("n_pcs", "n_clusters", "map_steps", "posterior_steps"),
+    *("prior", "clustering", "supervise"),
 )
 """Options that say how to learn a map; one that is loaded with --model has been learnt."""
 
@@ -62,6 +63,7 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
+  ancestry-ddvi embed genotypes.vcf.gz --labels some.tsv --supervise pop --holdout 0.2
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
   ancestry-ddvi embed chr*.vcf.gz --exclude-region long-range-ld-GRCh37
   zcat genotypes.vcf.gz | ancestry-ddvi embed - --out results
@@ -203,7 +205,7 @@ def cli() -> None:
     type=click.Path(path_type=Path),
     metavar="TSV",
     help="Table of labels (csv or tsv with a header), joined by sample id; used to colour and to "
-    "score, never to train.",
+    "score, never to train but with --supervise.",
 )
 @click.option("--id-column", metavar="NAME", help="Column of the sample ids in --labels.")
 @click.option(
@@ -215,6 +217,16 @@ def cli() -> None:
 )
 @click.option(
     "--superpopulation-column", metavar="NAME", help="Column of the superpopulations in --labels."
+)
+@click.option(
+    "--supervise",
+    is_flag=False,
+    flag_value="",
+    metavar="[COLUMN]",
+    help="Learn from the labels in this column of --labels too, which may have gaps: each class is "
+    "a part of the prior, and every sample gets a probability of every class. The map is then no "
+    "longer unsupervised. Without COLUMN (as the last word, or before another option): the "
+    "population's.",
 )
 @click.option(
     "--model",
@@ -252,7 +264,25 @@ def cli() -> None:
 @click.option(
     "--n-pcs", default=20, show_default=True, help="Principal components the model learns from."
 )
-@click.option("--n-clusters", default=30, show_default=True, help="Components of the prior.")
+@click.option(
+    "--prior",
+    metavar="NAME",
+    help="What the map should look like: mixture (learnt), fixed-mixture, gaussian, vamp, pinwheel, "
+    "swiss-roll or square.  [default: mixture; gaussian with --clustering dirichlet]",
+)
+@click.option(
+    "--clustering",
+    type=click.Choice(["mixture", "dirichlet"]),
+    default="mixture",
+    show_default=True,
+    help="Clusters are the parts of the prior, or Dirichlet weights beside the map.",
+)
+@click.option(
+    "--n-clusters",
+    type=int,
+    help="Components, arms, pieces, sectors of the prior, or Dirichlet weights.  [default: 30 of a "
+    "learnt mixture, 10 of a fixed one and of Dirichlet weights, 5 arms, 4 sides]",
+)
 @click.option(
     "--map-steps",
     default=8000,
@@ -261,9 +291,9 @@ def cli() -> None:
 )
 @click.option(
     "--posterior-steps",
-    default=3000,
-    show_default=True,
-    help="Optimiser steps that learn the uncertainty; fewer is faster and rougher.",
+    type=int,
+    help="Optimiser steps that learn the uncertainty; fewer is faster and rougher.  [default: 50 "
+    "where the prior is made of Gaussians, 3000 where it is not]",
 )
 @click.option("--draws", default=200, show_default=True, help="Posterior draws a sample.")
 @click.option(
@@ -282,6 +312,7 @@ def embed(
     id_column: str | None,
     population_column: str | None,
     superpopulation_column: str | None,
+    supervise: str | None,
     model: Path | None,
     out: Path | None,
     seed: int,
@@ -294,9 +325,11 @@ def embed(
     ld_r2: float,
     max_kinship: float,
     n_pcs: int,
-    n_clusters: int,
+    prior: str | None,
+    clustering: str,
+    n_clusters: int | None,
     map_steps: int,
-    posterior_steps: int,
+    posterior_steps: int | None,
     draws: int,
     threads: int,
     force: bool,
@@ -329,7 +362,9 @@ def embed(
             min_sample_call_rate=1 - mind,
             ld_max_r2=ld_r2,
         ),
-        model=ModelConfig(n_latent=n_latent, n_clusters=n_clusters),
+        model=ModelConfig(
+            n_latent=n_latent, n_clusters=n_clusters, prior=prior, clustering=clustering
+        ),
         training=TrainingConfig(map_steps=map_steps, posterior_steps=posterior_steps),
         n_draws=draws,
         holdout=holdout,
@@ -344,6 +379,7 @@ def embed(
         id_column=id_column,
         population_column=population_column,
         superpopulation_column=superpopulation_column,
+        supervise=supervise,
         model_path=model,
         config=config,
         force=force,
@@ -501,7 +537,7 @@ def _flag(name: str) -> str:
 
 
 def _check_ranges(values: dict[str, float]) -> None:
-    for name in RANGES.keys() & values.keys():
+    for name in RANGES.keys() & {name for name, value in values.items() if value is not None}:
         least, most = RANGES[name]
         if not least <= values[name] <= most:  # true of nan as well
             to = f"from {least} to {most}" if most < math.inf else f"at least {least}"

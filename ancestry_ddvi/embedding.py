@@ -15,7 +15,8 @@ class EmbeddingTable:
     Attributes
     ----------
     frame
-        `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, then any label columns.
+        `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, `class,
+        class_probability` if labels were learnt from, then any label columns.
     n_latent
         D.
     pcs
@@ -23,12 +24,19 @@ class EmbeddingTable:
         GWAS covariate file carries beside the latents.
     elbo
         (n_samples,) evidence lower bound of log p(x) in nats.
+    classes
+        (n_samples, n_classes) probability of every class, the columns named by the classes; None
+        if no labels were learnt from.
+    classes_on_map
+        (n_samples, n_classes) the same as the place on the map says, for a cross-check.
     """
 
     frame: pd.DataFrame
     n_latent: int
     pcs: np.ndarray
     elbo: np.ndarray
+    classes: pd.DataFrame | None = None
+    classes_on_map: np.ndarray | None = None
 
     @classmethod
     def from_draws(
@@ -38,6 +46,8 @@ class EmbeddingTable:
         cluster_probability: np.ndarray,
         pcs: np.ndarray,
         elbo: np.ndarray,
+        classes: pd.DataFrame | None = None,
+        classes_on_map: np.ndarray | None = None,
     ) -> EmbeddingTable:
         """Summarise posterior draws.
 
@@ -48,12 +58,15 @@ class EmbeddingTable:
         sample_id
             (n_samples,) ids in input order.
         cluster_probability
-            (n_samples, n_clusters) posterior probability of each prior component, averaged over
-            the draws.
+            (n_samples, n_clusters) posterior probability of each cluster.
         pcs
             (n_samples, n_pcs).
         elbo
             (n_samples,) in nats.
+        classes
+            (n_samples, n_classes), columns named by the classes.
+        classes_on_map
+            (n_samples, n_classes).
         """
         n_latent = draws.shape[-1]
         mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
@@ -62,7 +75,17 @@ class EmbeddingTable:
         columns |= {f"z{d + 1}_sd": sd[:, d] for d in range(n_latent)}
         columns["cluster"] = cluster_probability.argmax(axis=1) + 1
         columns["cluster_probability"] = cluster_probability.max(axis=1)
-        return cls(pd.DataFrame(columns), n_latent, np.asarray(pcs), np.asarray(elbo))
+        if classes is not None:
+            columns["class"] = classes.columns.to_numpy()[classes.to_numpy().argmax(axis=1)]
+            columns["class_probability"] = classes.to_numpy().max(axis=1)
+        frame = pd.DataFrame(columns)
+        pcs, elbo = np.asarray(pcs), np.asarray(elbo)
+        return cls(frame, n_latent, pcs, elbo, classes, classes_on_map)
+
+    @property
+    def n_own(self) -> int:
+        """Columns of `frame` that come before any label columns."""
+        return 3 + 2 * self.n_latent + 2 * (self.classes is not None)
 
     @property
     def sample_id(self) -> np.ndarray:
@@ -82,7 +105,11 @@ class EmbeddingTable:
     def select(self, samples: np.ndarray) -> EmbeddingTable:
         """Keep the samples of a (n_samples,) boolean mask."""
         frame = self.frame[samples].reset_index(drop=True)
-        return EmbeddingTable(frame, self.n_latent, self.pcs[samples], self.elbo[samples])
+        classes = None if self.classes is None else self.classes[samples].reset_index(drop=True)
+        on_map = None if self.classes_on_map is None else self.classes_on_map[samples]
+        return EmbeddingTable(
+            frame, self.n_latent, self.pcs[samples], self.elbo[samples], classes, on_map
+        )
 
     def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:
         """Add label columns; `labels` has this table's sample ids as index, in the same order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_mode
 from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
@@ -48,7 +49,14 @@ from ancestry_ddvi.preprocessing.relatedness import (
 )
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reference_sites import unlike_build
-from ancestry_ddvi.reporting import Headline, evaluate, headline, unfit_id, write_report
+from ancestry_ddvi.reporting import (
+    Headline,
+    class_scores,
+    evaluate,
+    headline,
+    unfit_id,
+    write_report,
+)
 from ancestry_ddvi.reporting.html import json_ready
 
 MAX_LISTED = 1000
@@ -139,6 +147,7 @@ def fit_embedding(
     genotypes: GenotypeMatrix,
     config: EmbedConfig | None = None,
     *,
+    labels: pd.Series | None = None,
     console: Console | None = None,
 ) -> FittedEmbedding:
     """Learn features and model from the genotypes and embed every sample.
@@ -149,11 +158,16 @@ def fit_embedding(
         At least 20 samples.
     config
         Settings; defaults if not given.
+    labels
+        (n_samples,) text, missing where unknown. If given, those of training samples are learnt
+        from (`ddvi.supervision`); of held-out samples no label is looked at.
     console
         Where progress goes; nowhere if not given.
 
     Raises
     ------
+    OptionError
+        If labels cannot be learnt from: none, one, or more classes than the prior has clusters.
     NotEnoughDataError
         Too few samples or usable variants.
     TrainingDivergedError
@@ -170,6 +184,16 @@ def fit_embedding(
     trained_on = extractor.trained_on
     _say_features(console, genotypes, extractor, train_mask)
     x, noise = features.x[trained_on], features.noise[trained_on]
+    label, supervision = None, None
+    if labels is not None:
+        classes, label = _classes(labels.to_numpy()[trained_on], labels.name)
+        config = replace(config, model=replace(config.model, classes=classes))
+        supervision = {
+            "column": labels.name,
+            "n_labelled": int((label >= 0).sum()),
+            "n_unlabelled": int((label < 0).sum()),
+        }
+        console.warn(_supervised_words(supervision, len(classes)))
     model = AncestryModel(x.std(axis=0), config.model, config.seed)
     with console.stage("train the model") as update:
         history = train(
@@ -181,6 +205,7 @@ def fit_embedding(
             config.seed,
             progress=update,
             denoised=features.denoised,
+            label=label,
         )
     with console.stage("draw from the posterior"):
         provenance = {
@@ -190,6 +215,7 @@ def fit_embedding(
             "n_variants": len(extractor.variants),
             "seed": config.seed,
             "config": asdict(config),
+            "supervision": supervision,
         }
         hashes = np.sort(id_hash(genotypes.sample_id[trained_on]))
         fitted = EmbeddingModel(extractor, model, hashes, provenance)
@@ -198,6 +224,29 @@ def fit_embedding(
         )
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
     return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history)
+
+
+def _classes(labels: np.ndarray, column: Any) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of the classes, and the number of each sample's, -1 where it has no label."""
+    known = pd.notna(labels)
+    classes, number = np.unique(labels[known].astype(str), return_inverse=True)
+    if not len(classes):
+        raise OptionError(
+            f"--supervise: no sample that is learnt from has a label in column {column!r}; fill "
+            "some in, or leave --supervise out"
+        )
+    label = np.full(len(labels), UNLABELLED)
+    label[known] = number
+    return tuple(classes.tolist()), label
+
+
+def _supervised_words(supervision: Mapping[str, Any], n_classes: int) -> str:
+    """What a reader of map and metrics must know first."""
+    return (
+        f"supervised: the labels of {supervision['n_labelled']:,} training samples (column "
+        f"{supervision['column']!r}, {n_classes} classes) were learnt from; map and in-sample "
+        "metrics are not unsupervised"
+    )
 
 
 def training_mask(n_samples: int, config: EmbedConfig, name: str) -> np.ndarray:
@@ -297,6 +346,7 @@ def embed_file(
     id_column: str | None = None,
     population_column: str | None = None,
     superpopulation_column: str | None = None,
+    supervise: str | None = None,
     model_path: Path | None = None,
     config: EmbedConfig | None = None,
     force: bool = False,
@@ -317,6 +367,9 @@ def embed_file(
         What to read of them. `maf` is that of the features, so that no rare variant is held.
     labels_path, id_column, population_column, superpopulation_column
         Label table and its columns (`read_labels`, `label_levels`), found by name if not given.
+    supervise
+        The column whose labels are learnt from, "" for that of the population; no labels are if
+        left out.
     model_path
         Place the samples with this model instead of learning one.
     config
@@ -337,6 +390,10 @@ def embed_file(
     data = _some([path.name for path in given], 3)
     if labels_path is None and (id_column or population_column or superpopulation_column):
         raise OptionError("a label column is named but no file of labels; give --labels TSV")
+    if supervise is not None and labels_path is None:
+        raise OptionError("--supervise learns from labels, and none are given; add --labels TSV")
+    if supervise is not None and model_path is not None:
+        raise OptionError("--supervise is for learning a map, and --model gives a learnt one")
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         if labels_path is not None:
@@ -356,13 +413,14 @@ def embed_file(
         )
         if unfit:
             console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
+        taught = _taught(labels, levels[0], supervise)
         if fitted_model is None:
-            fitted = fit_embedding(genotypes, config, console=console)
+            fitted = fit_embedding(genotypes, config, labels=taught, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
             in_sample, held_out = fitted.trained_on, fitted.held_out
             history = fitted.history
             n_variants = len(model.extractor.variants)
-            parameters = asdict(config)
+            parameters = asdict(config) | {"supervise": None if taught is None else taught.name}
             relatives = fitted.relatives
         else:
             model = fitted_model
@@ -379,6 +437,7 @@ def embed_file(
             n_variants = _say_matched(console, genotypes, features.matched)
             _warn_overlap(console, genotypes.sample_id[known], all_known=bool(known.all()))
             parameters = {"n_draws": config.n_draws, "seed": config.seed}
+            taught = _taught_before(console, model, labels)
         called = np.isfinite(features.noise)
         _warn_no_data(console, genotypes.sample_id[~called])
         scored = called & (in_sample | held_out)
@@ -400,6 +459,18 @@ def embed_file(
                     data=f"{data}: {genotypes.n_samples} samples, {n_variants} variants"
                     + _columns_words(levels),
                     held_out=held_out[scored],
+                )
+            if table.classes is not None:
+                metrics["supervision"] = {
+                    "meaning": "labels of training samples were learnt from; not unsupervised",
+                    **(model.provenance.get("supervision") or {}),
+                }
+                metrics |= class_scores(
+                    table,
+                    None if taught is None else taught.reset_index(drop=True),
+                    called & held_out,
+                    seed=config.seed,
+                    data=f"{data}: {genotypes.n_samples} samples",
                 )
             metrics["model"] = _model_metrics(
                 table.elbo, scored & in_sample, scored & held_out, data, config
@@ -444,6 +515,34 @@ def embed_file(
     return RunSummary(
         tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files
     )
+
+
+def _taught(
+    labels: LabelTable | None, population: str | None, supervise: str | None
+) -> pd.Series | None:
+    """The column of labels to learn from."""
+    if labels is None or supervise is None:
+        return None
+    column = supervise or population
+    if column is None:
+        raise OptionError(
+            f"{labels.path}: no column looks like a population; name the one to learn from, "
+            "--supervise COLUMN"
+        )
+    label_levels(labels, column)  # which says so if there is no such column
+    return labels.frame[column]
+
+
+def _taught_before(
+    console: Console, model: EmbeddingModel, labels: LabelTable | None
+) -> pd.Series | None:
+    """Say that a loaded model learnt from labels; the same column here, if there is one."""
+    supervision, classes = model.provenance.get("supervision"), model.model.config.classes
+    if not classes or not isinstance(supervision, dict):
+        return None
+    console.warn(_supervised_words(supervision, len(classes)))
+    column = supervision.get("column")
+    return None if labels is None else labels.frame.get(column)
 
 
 def _read(

@@ -123,7 +123,9 @@ class ModelConfig:
             raise OptionError(
                 f"all labels are {self.classes[0]!r}; a classifier needs at least 2 classes"
             )
-        if len({*map(str, self.classes)}) < len(self.classes):
+        if not all(isinstance(name, str) for name in self.classes):
+            raise OptionError("names of classes are text; write numbers as such")
+        if len(set(self.classes)) < len(self.classes):
             raise OptionError("two classes have the same name; rename one")
 
     def _check_dirichlet(self) -> None:
@@ -202,10 +204,13 @@ class AncestryModel(nn.Module):
                 if prior is None
                 else _given_prior(prior, config)
             )
+            if not dirichlet:
+                parted = isinstance(self.prior, ComponentPrior)
+                n_clusters = self.prior.n_clusters if parted else 1
             self.config = replace(
                 config,
                 prior=config.prior_name,
-                n_clusters=n_clusters if dirichlet else self._n_clusters(),
+                n_clusters=n_clusters,
                 guided=self._is_guided(config),
             )
             self.posterior: DiffusionPosterior | GuidedPosterior = (
@@ -219,14 +224,11 @@ class AncestryModel(nn.Module):
             self.classifier = Classifier(inputs, n_classes, config.n_hidden) if n_classes else None
         if self.classifier is not None:
             # Until the map is there any partition will do, and one makes it a part of the state.
-            check_enough(self.config.n_clusters, n_classes)
-            self.divide(torch.arange(self.config.n_clusters) % n_classes)
+            check_enough(n_clusters, n_classes)
+            self.divide(torch.arange(n_clusters) % n_classes)
         # Which cluster each component is of: a saved model tells its own shape by it.
         cluster = self.prior.cluster if isinstance(self.prior, ComponentPrior) else torch.zeros(1)
         self.register_buffer("cluster", cluster.long())
-
-    def _n_clusters(self) -> int:
-        return self.prior.n_clusters if isinstance(self.prior, ComponentPrior) else 1
 
     def divide(self, class_of_cluster: Tensor) -> None:
         """Say of which class each cluster (n_clusters,) of the prior is."""

@@ -14,18 +14,20 @@ from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.reporting.covariates import unfit_id, write_covariates
 from ancestry_ddvi.reporting.headline import Headline, headline
 from ancestry_ddvi.reporting.html import json_ready, write_report_html
-from ancestry_ddvi.reporting.metrics import evaluate
+from ancestry_ddvi.reporting.metrics import class_scores, evaluate
 from ancestry_ddvi.reporting.plots import draw_map, save_map
-from ancestry_ddvi.reporting.tables import write_embedding_csv
+from ancestry_ddvi.reporting.tables import write_classes_csv, write_embedding_csv
 
 __all__ = [
     "Headline",
     "Report",
+    "class_scores",
     "draw_map",
     "evaluate",
     "headline",
     "save_map",
     "unfit_id",
+    "write_classes_csv",
     "write_covariates",
     "write_embedding_csv",
     "write_report",
@@ -53,7 +55,8 @@ def write_report(
     warnings: Sequence[str] = (),
     covariates: bool = True,
 ) -> Report:
-    """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json.
+    """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json, and
+    classes.csv if labels were learnt from.
 
     Parameters
     ----------
@@ -90,6 +93,9 @@ def write_report(
         sentence = "covariates.tsv leaves out what the columns before explain, or is constant: "
         warnings = [*warnings, sentence + ", ".join(left_out)]
     write_embedding_csv(embedding, table)
+    if table.classes is not None:
+        names.insert(1, "classes.csv")
+        write_classes_csv(out_dir / "classes.csv", table)
     labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
     save_map(table, png, pdf, **labels)
     write_report_html(page, table, metrics, run, **labels, warnings=warnings)

@@ -75,6 +75,11 @@ _HEADLINES = (
         "The same for samples the model never saw, voted by training samples.",
     ),
     (
+        "held_out_classes.accuracy",
+        "Accuracy of classes, held-out",
+        "How often the likeliest class is the label of a sample whose label was not learnt from.",
+    ),
+    (
         "fst_rank_correlation.spearman",
         "FST rank correlation",
         "Do distances on the map order pairs of populations as genetic distance (FST) does?",

@@ -110,8 +110,9 @@ def map_data(
     if broad is not None:
         colourings["superpopulation"] = label_groups(broad)
     colourings["cluster"] = cluster_groups(table.frame["cluster"].to_numpy())
-    own = 3 + 2 * table.n_latent  # sample_id, z, z_sd, cluster, cluster_probability come first
-    for column in table.frame.columns[own:]:
+    if table.classes is not None:
+        colourings["class"] = label_groups(label_values(table.frame["class"], table), None)
+    for column in table.frame.columns[table.n_own :]:
         labels = table.frame[column].reset_index(drop=True)
         same = any(
             labels.equals(s.reset_index(drop=True))

@@ -27,6 +27,7 @@ from ancestry_ddvi.reporting.scores import (
 )
 
 __all__ = [
+    "class_scores",
     "clustering_scores",
     "evaluate",
     "fit_mixture",
@@ -147,6 +148,62 @@ def evaluate(
     if held_out.any() and not all_new:
         for level, values in labels.items():
             groups[f"held_out_knn_{level}"] = _held_out_knn(table.z, values, held_out, level, data)
+    return groups
+
+
+def class_scores(
+    table: EmbeddingTable,
+    labels: pd.Series | None,
+    held_out: np.ndarray,
+    *,
+    seed: int,
+    data: str,
+) -> dict[str, Any]:
+    """Score the classes of a model that labels were learnt from.
+
+    Parameters
+    ----------
+    table
+        With classes.
+    labels
+        (n_samples,) in the table's order; missing ones are not scored.
+    held_out
+        (n_samples,) bool: samples that nothing was learnt from, their labels least of all.
+    seed, data
+        See `evaluate`.
+
+    Returns
+    -------
+    `classes`: how well classifier and map agree; `held_out_classes`, if there is a label to score:
+    one that is no class is counted and cannot be got right.
+    """
+    assert table.classes is not None
+    assert table.classes_on_map is not None
+    q, on_map = table.classes.to_numpy(), table.classes_on_map
+    every = _Scored(table.z, {}, data, "all samples", seed)
+    groups = {
+        "classes": every.group(
+            "classifier q(l | x) against p(l | z) averaged over the posterior: share of samples "
+            "with the same likeliest class, and mean total variation",
+            len(q),
+            seed,
+            n_classes=q.shape[1],
+            agreement=float((q.argmax(axis=1) == on_map.argmax(axis=1)).mean()),
+            total_variation=float(0.5 * np.abs(q - on_map).sum(axis=1).mean()),
+        )
+    }
+    values = np.array([], str) if labels is None else label_values(labels, table)
+    rows = held_out & (values != "") if len(values) else np.zeros(len(q), bool)
+    if rows.any():
+        guess = table.frame["class"].to_numpy(str)
+        new = _Scored(table.z, {}, data, "held-out: nothing was learnt from these samples", seed)
+        groups["held_out_classes"] = new.group(
+            "likeliest class of q(l | x)",
+            int(rows.sum()),
+            seed,
+            accuracy=float((guess == values)[rows].mean()),
+            n_unknown_class=int((~np.isin(values, table.classes.columns))[rows].sum()),
+        )
     return groups
 
 

@@ -5,19 +5,41 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pandas as pd
+
 from ancestry_ddvi.embedding import EmbeddingTable
 
 
 def write_embedding_csv(path: Path, table: EmbeddingTable) -> None:
-    """Write `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, then label columns.
+    """Write `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, `class,
+    class_probability` if labels were learnt from, then label columns.
 
     Six significant digits for the numbers of the embedding; labels are written as they are, and
     whatever holds a comma, a quote or a line break is quoted.
     """
     axes = range(1, table.n_latent + 1)
     numbers = [f"z{d}" for d in axes] + [f"z{d}_sd" for d in axes] + ["cluster_probability"]
-    text = {name: [f"{value:.6g}" for value in table.frame[name]] for name in numbers}
-    frame = table.frame.assign(**text)
+    numbers += ["class_probability"] * (table.classes is not None)
+    text = {name: _six_digits(table.frame[name]) for name in numbers}
+    _write(path, table.frame.assign(**text))
+
+
+def write_classes_csv(path: Path, table: EmbeddingTable) -> None:
+    """Write `sample_id` and the probability of every class, a column each, named by the class.
+
+    A table without classes is a mistake of the caller's.
+    """
+    assert table.classes is not None
+    text = pd.DataFrame({name: _six_digits(column) for name, column in table.classes.items()})
+    text.insert(0, "sample_id", table.sample_id, allow_duplicates=True)
+    _write(path, text)
+
+
+def _six_digits(values: pd.Series) -> list[str]:
+    return [f"{value:.6g}" for value in values]
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
     written = frame.to_csv(index=False, lineterminator="\n")
     if "\r" in written:  # a line break to readers, yet left unquoted by the csv module before 3.13
         written = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
