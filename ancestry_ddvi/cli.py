@@ -267,8 +267,8 @@ def cli() -> None:
 @click.option(
     "--prior",
     metavar="NAME",
-    help="What the map should look like: mixture (learnt), fixed-mixture, gaussian, vamp, pinwheel, "
-    "swiss-roll or square.  [default: mixture; gaussian with --clustering dirichlet]",
+    help="What the map should look like: mixture (learnt), fixed-mixture, gaussian, vamp, "
+    "pinwheel, swiss-roll or square.  [default: mixture; gaussian with --clustering dirichlet]",
 )
 @click.option(
     "--clustering",

@@ -205,8 +205,8 @@ class AncestryModel(nn.Module):
                 else _given_prior(prior, config)
             )
             if not dirichlet:
-                parted = isinstance(self.prior, ComponentPrior)
-                n_clusters = self.prior.n_clusters if parted else 1
+                parts = self.prior
+                n_clusters = parts.n_clusters if isinstance(parts, ComponentPrior) else 1
             self.config = replace(
                 config,
                 prior=config.prior_name,
