@@ -102,15 +102,18 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         # at 0.
         scale[scale <= 1e-12 * np.abs(X).max(axis=0)] = 1.0
         label, names = self._labels(y, len(X)) if self.supervised else (None, ())
-        named = self.prior is None or isinstance(self.prior, str)
+        name, prior = None, None
+        if isinstance(self.prior, str):
+            name = self.prior
+        elif self.prior is not None:
+            prior = deepcopy(self.prior)
         config = ModelConfig(
             n_latent=self.n_latent,
             n_clusters=self.n_clusters,
-            prior=self.prior if named else None,
+            prior=name,
             clustering=self.clustering,
             classes=names,
         )
-        prior = None if named else deepcopy(self.prior)
         self.model_ = AncestryModel(scale, config, self._seed, prior)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
         self.history_ = train(

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "baselines": {"errors", "ddvi"},
     "reporting": {"errors", "embedding"},
     "checkpoint": _MODEL,
-    "estimator": {"ddvi"},
+    "estimator": {"errors", "ddvi"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "pipeline": {*_RUN, "provenance", "reference_sites"},
     "reference_sites": {"genotypes"},
