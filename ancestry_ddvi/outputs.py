@@ -64,6 +64,52 @@ def new_folder(target: Path, *, force: bool) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def added_files(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder; if the block succeeds, move its files into `target`, one by one.
+
+    For results that grow: each file is whole at any time, and replaces one of its name. `MANIFEST`
+    is moved first, so that it lists every file that is there, whatever ends the run.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written.
+    """
+    target = Path(os.path.realpath(target))
+    partial: Path | None = None
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        partial = _temporary(target, "partial")
+        yield partial
+        for name in sorted(files_in(partial), key=lambda name: name != MANIFEST):
+            goal = target / name
+            goal.parent.mkdir(exist_ok=True)
+            (partial / name).replace(goal)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: writing failed: {error.strerror or error}; free some space or choose "
+            "another folder with --out"
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise OutputError unless `target` is free, or holds what this program wrote and no more."""
+    _refuse_to_lose(Path(os.path.realpath(target)), force=True)
+
+
+def remove_results(target: Path) -> None:
+    """Remove what an earlier run says it wrote, its list last, and folders empty by that."""
+    for name in sorted(_written(target), key=lambda name: name == MANIFEST):
+        path = target / name
+        path.unlink(missing_ok=True)
+        if path.parent != target:
+            _remove_empty([path.parent])
+
+
 def files_in(folder: Path) -> list[str]:
     """Paths of all files below, relative to the folder, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
