@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ancestry_ddvi.baselines.adversarial import AdversarialPosterior
+from ancestry_ddvi.baselines.adversarial import Adversarial, AdversarialPosterior
 from ancestry_ddvi.baselines.flow import FlowPosterior, inverse_autoregressive, neural_spline
 from ancestry_ddvi.baselines.gaussian import GaussianPosterior
 from ancestry_ddvi.baselines.hierarchical import HierarchicalPosterior
 from ancestry_ddvi.baselines.path_integral import PathIntegralPosterior, model_score
-from ancestry_ddvi.baselines.posterior_protocol import Posterior
 from ancestry_ddvi.baselines.reductions import REDUCTIONS, Fitted
 from ancestry_ddvi.ddvi.networks import FeatureInput
+from ancestry_ddvi.ddvi.objective import Posterior
 
 POSTERIORS: dict[str, Callable[[FeatureInput, int, int], Posterior]] = {
     "gaussian": GaussianPosterior,
@@ -31,6 +31,7 @@ POSTERIORS: dict[str, Callable[[FeatureInput, int, int], Posterior]] = {
 __all__ = [
     "POSTERIORS",
     "REDUCTIONS",
+    "Adversarial",
     "AdversarialPosterior",
     "Fitted",
     "FlowPosterior",

@@ -16,10 +16,13 @@ keeps q(z | x) as wide as p(z | x), and widths of these draws mean nothing.
 With `sees_x` the discriminator sees the pair, T* = log q(z | x) - log p(z), and the same two losses
 are adversarial variational Bayes (Mescheder et al. 2017), whose optimum is p(z | x). T then has to
 follow closely: some five discriminator steps to one of the posterior, else widths are lost as well.
+
+`Adversarial` is this duel as an objective of the engine.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -30,6 +33,7 @@ from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
 from ancestry_ddvi.ddvi.objective import Likelihood
 from ancestry_ddvi.ddvi.posterior import GaussianAnchor
 from ancestry_ddvi.ddvi.priors import Prior
+from ancestry_ddvi.ddvi.wake_sleep import Model
 from ancestry_ddvi.errors import OptionError
 
 
@@ -125,3 +129,44 @@ _NO_DENSITY = (
     "an adversarial posterior has no density, so neither a bound nor a sleep phase; train it by "
     "adversarial_losses and judge its draws, or choose another posterior"
 )
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Objective of an `AdversarialPosterior`: both sides' losses, see `adversarial_losses`.
+
+    Attributes
+    ----------
+    n_discriminator
+        Steps of the discriminator in a round, the last of which the posterior and the decoder
+        learn as well. 1 will do where it sees z alone, some 5 where it sees x.
+    """
+
+    n_discriminator: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_discriminator < 1:
+            raise OptionError(
+                f"objective: n_discriminator must be at least 1, not {self.n_discriminator}"
+            )
+
+    def losses(
+        self, model: Model, x: Tensor, noise: Tensor, step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """See `wake_sleep.Objective`.
+
+        Raises
+        ------
+        OptionError
+            If the posterior has no discriminator.
+        """
+        posterior = model.posterior
+        if not isinstance(posterior, AdversarialPosterior):
+            raise OptionError(
+                f"the adversarial objective needs an AdversarialPosterior, not "
+                f"{type(posterior).__name__}; choose Unregularised or WakeSleep"
+            )
+        ours, theirs = posterior.adversarial_losses(
+            model.prior, model.likelihood, x, noise, generator
+        )
+        return theirs if step % self.n_discriminator else ours | theirs

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ancestry_ddvi.baselines.frame import Frame, FramedPosterior
 from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
-from ancestry_ddvi.ddvi.noise import normal_log_prob
+from ancestry_ddvi.ddvi.noise import draw_normal, normal_log_prob
 from ancestry_ddvi.ddvi.posterior import bounded
 
 S = math.sqrt(0.5)
@@ -61,15 +61,15 @@ class HierarchicalPosterior(FramedPosterior):
 
     def draw(self, frame: Frame, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """u (..., D); log q(u | y, x) - log r(y | u, x) and log q(y | x), (..., 2)."""
-        y, log_start = _draw(*self.start_step(frame), generator)
-        u, log_refine = _draw(*self.refine_step(y, frame), generator)
+        y, log_start = draw_normal(*self.start_step(frame), generator)
+        u, log_refine = draw_normal(*self.refine_step(y, frame), generator)
         at, log_variance = self.reverse_step(u, frame)
         log_reverse = normal_log_prob(y - at, log_variance)
         return u, torch.stack([log_refine - log_reverse, log_start], dim=-1)
 
     def sleep_terms(self, u: Tensor, frame: Frame, generator: torch.Generator) -> dict[str, Tensor]:
         """At y ~ r(y | u, x): `refinement` -log q(u | y, x), and `start` log r - log q(y | x)."""
-        y, log_reverse = _draw(*self.reverse_step(u, frame), generator)
+        y, log_reverse = draw_normal(*self.reverse_step(u, frame), generator)
         at, log_variance = self.refine_step(y, frame)
         refinement = -normal_log_prob(u - at, log_variance)
         at, log_variance = self.start_step(frame)
@@ -77,9 +77,3 @@ class HierarchicalPosterior(FramedPosterior):
             "refinement": refinement,
             "start": log_reverse - normal_log_prob(y - at, log_variance),
         }
-
-
-def _draw(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A reparameterised draw and its log density."""
-    shift = torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
-    return mean + shift, normal_log_prob(shift, log_variance)

@@ -101,3 +101,20 @@ def normal_log_prob(residual: Tensor, log_variance: Tensor) -> Tensor:
     log_variance = log_variance.expand(residual.shape)
     terms = residual**2 * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi)
     return -0.5 * terms.sum(-1)
+
+
+def draw_normal(
+    mean: Tensor, log_variance: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A reparameterised draw of N(mean, exp(log_variance)) and its log density."""
+    shift = torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
+    return mean + shift, normal_log_prob(shift, log_variance)
+
+
+def normal_kl(mean: Tensor, variance: Tensor, at: Tensor, log_variance: Tensor) -> Tensor:
+    """KL( N(mean, variance) || N(at, exp(log_variance)) ), summed over the last axis; where the
+    variance is 0, the cross-entropy, since a point has no entropy to take off."""
+    cross = -normal_log_prob(mean - at, log_variance)
+    positive = torch.where(variance > 0, variance, 1.0)
+    entropy = torch.where(variance > 0, torch.log(positive) + 1 + math.log(2 * math.pi), 0.0)
+    return cross + 0.5 * (variance * torch.exp(-log_variance) - entropy).sum(-1)

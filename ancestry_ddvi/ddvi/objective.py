@@ -1,4 +1,4 @@
-"""The three terms of DDVI, each named and kept per sample.
+"""The terms of DDVI, each named and kept per sample, and tighter bounds from many draws.
 
 Piriyakulkij, Wang & Kuleshov 2025, sec. 3 (all in nats, higher is better for the bound):
 
@@ -10,17 +10,24 @@ Piriyakulkij, Wang & Kuleshov 2025, sec. 3 (all in nats, higher is better for th
 
 One Monte Carlo draw of the chain gives an unbiased estimate of the first three. The prior term is
 log q - log r of that very draw, never the closed-form KL of a step.
+
+Importance weights (Burda, Grosse & Salakhutdinov 2016), one for each of k draws of the chain:
+
+    log_weight_i     log p(x | z_i) + log p(z_i) + log r(y_i | z_i) - log q(y_i, z_i | x)
+    iw_bound(k)      E[ log 1/k sum_i weight_i ],   elbo = iw_bound(1) <= iw_bound(k) <= log p(x)
+    log_marginal     the same with k so large that little is missing: log p(x) for k -> infinity
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ancestry_ddvi.ddvi.posterior import Chain, DiffusionPosterior
+from ancestry_ddvi.ddvi.posterior import Chain
 from ancestry_ddvi.ddvi.priors import Prior
 
 
@@ -34,33 +41,94 @@ class Likelihood(Protocol):
         """x (..., K)."""
 
 
+class Posterior(Protocol):
+    """q(z | x), with the auxiliary latents y that it may have: DDVI's and its rivals'."""
+
+    @property
+    def n_latent(self) -> int:
+        """D."""
+
+    def chain(self, x: Tensor, noise: Tensor, generator: torch.Generator) -> Chain:
+        """One reparameterised draw for each row of x (n, K), noise (n,).
+
+        `step_kl` (n, k) is the Monte Carlo log q - log r of that draw, r the reverse model of the
+        auxiliary latents, so that log p(x | z) + log p(z) - step_kl.sum(-1) bounds log p(x).
+        """
+
+    def sample(self, x: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+        """(n_draws, n, D) draws of q(z | x), without gradient."""
+
+    def sleep_loss(
+        self, z: Tensor, x: Tensor, noise: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Terms (n,) that add up to minus a lower bound of log q(z | x), at pairs (z, x) drawn from
+        the model; the bound is in expectation over the generator."""
+
+
 @dataclass(frozen=True)
 class BoundTerms:
-    """One draw's estimate of the bound, (n_samples,) each."""
+    """One draw's estimate of the bound.
+
+    Attributes
+    ----------
+    reconstruction
+        (n_samples,) log p(x | z).
+    step_kl
+        (n_samples, T + 1) log q - log r of each step, see `Chain`.
+    log_prior
+        (n_samples,) log p(z).
+    """
 
     reconstruction: Tensor
-    prior_kl: Tensor
+    step_kl: Tensor
+    log_prior: Tensor
+
+    @property
+    def prior_kl(self) -> Tensor:
+        """(n_samples,) log q - log r - log p(z)."""
+        return self.step_kl.sum(-1) - self.log_prior
 
     @property
     def elbo(self) -> Tensor:
-        """Lower bound of log p(x) in expectation over draws."""
+        """(n_samples,) lower bound of log p(x) in expectation over draws."""
         return self.reconstruction - self.prior_kl
 
 
 def bound_terms(
     prior: Prior,
     likelihood: Likelihood,
-    posterior: DiffusionPosterior,
+    posterior: Posterior,
     x: Tensor,
     noise: Tensor,
     generator: torch.Generator,
 ) -> BoundTerms:
     """Draw the chain once for each row of x (n, K) and return the terms of the bound."""
-    chain: Chain = posterior.chain(x, noise, generator)
+    chain = posterior.chain(x, noise, generator)
     return BoundTerms(
         reconstruction=likelihood.log_prob(x, chain.z, noise),
-        prior_kl=chain.step_kl.sum(-1) - prior.log_prob(chain.z),
+        step_kl=chain.step_kl,
+        log_prior=prior.log_prob(chain.z),
     )
+
+
+def log_weights(
+    prior: Prior,
+    likelihood: Likelihood,
+    posterior: Posterior,
+    x: Tensor,
+    noise: Tensor,
+    k: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """(k, n) log_weight of k draws of the chain for each row of x (n, K), noise (n,)."""
+    rows = torch.arange(len(x)).repeat(k)
+    terms = bound_terms(prior, likelihood, posterior, x[rows], noise[rows], generator)
+    return terms.elbo.reshape(k, len(x))
+
+
+def iw_bound(log_weight: Tensor) -> Tensor:
+    """(n,) log of the mean of k weights, from log_weight (k, n)."""
+    return torch.logsumexp(log_weight, dim=0) - math.log(len(log_weight))
 
 
 def dream(
