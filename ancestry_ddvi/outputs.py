@@ -103,7 +103,7 @@ def check_replaceable(target: Path) -> None:
 
 def remove_results(target: Path) -> None:
     """Remove what an earlier run says it wrote, its list last, and folders empty by that."""
-    for name in sorted(_written(target), key=lambda name: name == MANIFEST):
+    for name in sorted(written(target), key=lambda name: name == MANIFEST):
         path = target / name
         path.unlink(missing_ok=True)
         if path.parent != target:
@@ -135,14 +135,14 @@ def _refuse_to_lose(target: Path, force: bool) -> None:
     content = [p for p in _content(target) if p.name not in _FILE_MANAGERS]
     if not content:
         return
-    written = _written(target)
+    known = written(target)
     foreign = [
         name
         for top in content
         for name in ([f"{top.name}/{f}" for f in files_in(top)] if top.is_dir() else [top.name])
-        if name not in written and Path(name).name not in _FILE_MANAGERS
+        if name not in known and Path(name).name not in _FILE_MANAGERS
     ]
-    if foreign or not written:
+    if foreign or not known:
         raise OutputError(
             f"{target}: holds {foreign[0] if foreign else content[0].name!r}, which ancestry-ddvi "
             "did not write; move it away, or choose another folder with --out"
@@ -154,7 +154,7 @@ def _refuse_to_lose(target: Path, force: bool) -> None:
         )
 
 
-def _written(target: Path) -> set[str]:
+def written(target: Path) -> set[str]:
     """What an earlier run says it wrote; nothing, if none did."""
     try:
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))
