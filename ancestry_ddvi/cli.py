@@ -591,7 +591,7 @@ def _embed_config(given: dict[str, Any], n_latent: int = 2, **more: Any) -> Embe
     )
 
 
-def default_out(genotypes: Sequence[Path], suffix: str = ".ddvi") -> Path:
+def default_out(genotypes: Sequence[Path], ending: str = ".ddvi") -> Path:
     """What the inputs' names share, without suffixes, plus ours, in the current folder."""
     names = []
     for path in genotypes:
@@ -603,7 +603,7 @@ def default_out(genotypes: Sequence[Path], suffix: str = ".ddvi") -> Path:
     if len(set(names)) > 1:
         shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
         name = "".join(letters[0] for letters in shared).rstrip("._-0123456789")
-    return Path(f"{name if name.strip('-') else 'genotypes'}{suffix}")
+    return Path(f"{name if name.strip('-') else 'genotypes'}{ending}")
 
 
 def _flag(name: str) -> str:

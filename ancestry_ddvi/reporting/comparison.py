@@ -271,7 +271,7 @@ def _markdown(table: Sequence[Line], settings: Mapping[str, Any], command: str) 
         "",
     ]
     text += [
-        f"{line.title}: {line.n_failed} fits diverged; the others are in the table.\n"
+        f"{line.title}, fits that diverged: {line.n_failed}; the table is of the others.\n"
         for line in table
         if line.n_failed
     ]
