@@ -1,6 +1,4 @@
-"""The rivals of DDVI against a linear-Gaussian model in closed form, where every density is known.
-
-    z ~ N(0, I),  x = W z + m + e,  D = 2, K = 5, complete samples and noisy ones
+"""The rivals of DDVI against the closed forms of `linear_gaussian`.
 
 Every posterior is trained with the model fixed, by the bound alone and by the sleep phase alone.
 """
@@ -15,14 +13,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 from c2st import two_sample_accuracy
+from linear_gaussian import (
+    DECODER,
+    LEVELS,
+    OFFSET,
+    PRIOR,
+    SCALE,
+    SIGMA,
+    WEIGHT,
+    accuracy_at,
+    batch,
+    build,
+    evidence,
+    seeded,
+)
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ancestry_ddvi.baselines import (
@@ -35,33 +46,11 @@ from ancestry_ddvi.baselines import (
     model_score,
 )
 from ancestry_ddvi.baselines.frame import FramedPosterior
-from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
+from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.noise import normal_log_prob
-from ancestry_ddvi.ddvi.objective import dream
-from ancestry_ddvi.ddvi.priors import GaussianPrior
 from ancestry_ddvi.errors import OptionError
 
 torch.set_num_threads(1)
-
-LEVELS = (0.0, 0.8)
-WEIGHT = torch.tensor([[1.0, 0.5], [-0.5, 1.0], [0.8, -0.8], [0.3, 0.2], [0.0, -1.0]])
-OFFSET = torch.tensor([0.5, -1.0, 0.0, 0.2, 0.0])
-SIGMA = torch.tensor([0.5, 0.7, 0.4, 1.0, 0.6])
-SCALE = torch.sqrt(WEIGHT.pow(2).sum(1) + SIGMA**2)
-PRIOR = GaussianPrior(2)
-
-
-def _decoder() -> NormalDecoder:
-    mean = nn.Linear(2, 5)
-    decoder = NormalDecoder(2, SCALE, 1, mean=mean)
-    with torch.no_grad():
-        mean.weight.copy_(WEIGHT)
-        mean.bias.copy_(OFFSET)
-        decoder.log_sigma.copy_(SIGMA.log())
-    return decoder.requires_grad_(False)
-
-
-DECODER = _decoder()
 
 Maker = Callable[[FeatureInput, int, int], FramedPosterior]
 
@@ -85,47 +74,6 @@ MOVED = {name: 0.02 if name.startswith("pis") else 0.1 for name in MAKERS}
 
 MAX_ACCURACY = {name: 0.65 if name in ("pis", "pis, score") else 0.6 for name in MAKERS}
 """C2ST; the untrained ones are above .75."""
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator of its own, so that no test depends on the global stream."""
-    return torch.Generator().manual_seed(seed)
-
-
-P = TypeVar("P", bound=nn.Module)
-
-
-def build(
-    make: Callable[[FeatureInput, int, int], P], *, n_hidden: int = 24, trained: float = 0.0
-) -> P:
-    """The same posterior each time; `trained` > 0 moves every weight, as training might."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        posterior = make(FeatureInput(SCALE), 2, n_hidden)
-        with torch.no_grad():
-            for parameter in posterior.parameters():
-                parameter += trained * torch.randn_like(parameter)
-    return posterior
-
-
-def evidence(x: Tensor, noise: Tensor) -> Tensor:
-    """log p(x), exactly."""
-    covariance = WEIGHT @ WEIGHT.T + torch.diag_embed(SIGMA**2 + noise.unsqueeze(-1) ** 2)
-    return MultivariateNormal(OFFSET, covariance).log_prob(x)
-
-
-def exact_posterior(x: Tensor, noise: Tensor) -> MultivariateNormal:
-    """p(z | x) of one sample, exactly."""
-    weighed = WEIGHT.T / (SIGMA**2 + noise**2)
-    precision = torch.eye(2) + weighed @ WEIGHT
-    mean = torch.linalg.solve(precision, weighed @ (x - OFFSET))
-    return MultivariateNormal(mean, precision_matrix=precision)
-
-
-def batch(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """z, x and noise from the model, complete or noisy evenly."""
-    noise = torch.tensor(LEVELS)[torch.randint(2, (n,), generator=generator)]
-    return *dream(PRIOR, DECODER, noise, generator), noise
 
 
 def elbo(
@@ -165,16 +113,6 @@ def optimise(
         loss_of(posterior, generator).backward()
         optimiser.step()
         schedule.step()
-
-
-def accuracy_at(posterior: FramedPosterior | AdversarialPosterior, level: float) -> float:
-    """C2ST of draws against the exact posterior of one sample, one sd off the centre."""
-    noise, n = torch.tensor([level]), 3000
-    x = DECODER.sample(torch.tensor([[1.0, -0.7]]), noise, seeded(5))
-    exact = exact_posterior(x[0], noise[0])
-    reference = torch.randn((n, 2), generator=seeded(7)) @ exact.scale_tril.T + exact.mean
-    draws = posterior.sample(x, noise, n, seeded(6))[:, 0]
-    return two_sample_accuracy(draws.numpy(), reference.numpy())
 
 
 # --- densities, at any weights ------------------------------------------------------------------

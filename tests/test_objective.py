@@ -1,6 +1,6 @@
 """The bound is a true one, and training closes it: models whose answer is known exactly.
 
-Linear-Gaussian, D = 2 and K = 5: x = W z + b + e, so log p(x) and p(z | x) are closed forms.
+Linear-Gaussian (`linear_gaussian`), D = 2 and K = 5: log p(x) and p(z | x) are closed forms.
 Two-moded, D = 1: x = z^2 + e, where no Gaussian posterior can be right.
 """
 
@@ -13,8 +13,19 @@ from dataclasses import dataclass
 import pytest
 import torch
 from c2st import two_sample_accuracy
+from linear_gaussian import (
+    LEVELS,
+    PRIOR,
+    SCALE,
+    SIGMA,
+    WEIGHT,
+    evidence,
+    exact_posterior,
+    linear_decoder,
+    seeded,
+)
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
 from ancestry_ddvi.ddvi.objective import BoundTerms, bound_terms, dream
@@ -23,13 +34,7 @@ from ancestry_ddvi.ddvi.priors import GaussianPrior
 
 torch.set_num_threads(1)
 
-LEVELS = (0.0, 0.8)
 N_STEPS = 6
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator of its own, so that no test depends on the global stream."""
-    return torch.Generator().manual_seed(seed)
 
 
 def make_posterior(scale: Tensor, n_latent: int, n_steps: int, n_hidden: int) -> DiffusionPosterior:
@@ -50,36 +55,9 @@ class LinearGaussian:
 
     @classmethod
     def make(cls) -> LinearGaussian:
-        """Weights, offsets and noise that are all different."""
-        weight = torch.tensor([[1.0, 0.5], [-0.5, 1.0], [0.8, -0.8], [0.3, 0.2], [0.0, -1.0]])
-        sigma = torch.tensor([0.5, 0.7, 0.4, 1.0, 0.6])
-        scale = torch.sqrt(weight.pow(2).sum(1) + sigma**2)
-        mean = nn.Linear(2, 5)
-        decoder = NormalDecoder(2, scale, 1, mean=mean)
-        with torch.no_grad():
-            mean.weight.copy_(weight)
-            mean.bias.copy_(torch.tensor([0.5, -1.0, 0.0, 0.2, 0.0]))
-            decoder.log_sigma.copy_(sigma.log())
-        decoder.requires_grad_(False)
-        return cls(GaussianPrior(2), decoder, make_posterior(scale, 2, N_STEPS, 24))
-
-    @property
-    def weight(self) -> Tensor:
-        """W (K, D)."""
-        return self.decoder.mean.weight
-
-    def evidence(self, x: Tensor, noise: Tensor) -> Tensor:
-        """log p(x), exactly."""
-        diagonal = torch.exp(2 * self.decoder.log_sigma) + noise.unsqueeze(-1) ** 2
-        covariance = self.weight @ self.weight.T + torch.diag_embed(diagonal)
-        return MultivariateNormal(self.decoder.mean.bias, covariance).log_prob(x)
-
-    def exact_posterior(self, x: Tensor, noise: Tensor) -> MultivariateNormal:
-        """p(z | x) of one sample, exactly."""
-        weighed = self.weight.T / (torch.exp(2 * self.decoder.log_sigma) + noise**2)
-        precision = torch.eye(2) + weighed @ self.weight
-        mean = torch.linalg.solve(precision, weighed @ (x - self.decoder.mean.bias))
-        return MultivariateNormal(mean, precision_matrix=precision)
+        """Untrained."""
+        decoder = linear_decoder().requires_grad_(False)
+        return cls(PRIOR, decoder, make_posterior(SCALE, 2, N_STEPS, 24))
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Complete or noisy, evenly."""
@@ -142,7 +120,7 @@ def measure(model: LinearGaussian) -> Bounds:
     n = 4000
     rows = torch.arange(12).repeat_interleave(n)
     elbo = model.bound(x[rows], noise[rows], seeded(3)).elbo.reshape(12, n)
-    return Bounds(elbo.mean(1), elbo.std(1) / math.sqrt(n), model.evidence(x, noise))
+    return Bounds(elbo.mean(1), elbo.std(1) / math.sqrt(n), evidence(x, noise))
 
 
 @dataclass
@@ -175,8 +153,8 @@ def test_closed_forms_agree_with_each_other() -> None:
         noise = torch.tensor([level])
         z, x = dream(model.prior, model.decoder, noise, seeded(4))
         joint = model.decoder.log_prob(x, z, noise) + model.prior.log_prob(z)
-        exact = joint - model.exact_posterior(x[0], noise[0]).log_prob(z)
-        torch.testing.assert_close(exact, model.evidence(x, noise), atol=1e-4, rtol=1e-4)
+        exact = joint - exact_posterior(x[0], noise[0]).log_prob(z)
+        torch.testing.assert_close(exact, evidence(x, noise), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
@@ -205,7 +183,7 @@ def test_draws_match_the_closed_form_posterior(trained: Trained, level: float) -
     # One sd off the centre in z: neither the easiest place nor one that training never saw.
     z = torch.tensor([[1.0, -0.7]])
     x = model.decoder.sample(z, noise, seeded(5))
-    exact = model.exact_posterior(x[0], noise[0])
+    exact = exact_posterior(x[0], noise[0])
     draws = model.posterior.sample(x, noise, n, seeded(6))[:, 0]
     # In units of the exact posterior, where standard errors are .018 and .026.
     u = torch.linalg.solve_triangular(exact.scale_tril, (draws - exact.mean).T, upper=False)
@@ -243,8 +221,8 @@ def test_dreams_are_the_model_and_carry_no_gradient() -> None:
     for level in LEVELS:
         rows = noise == level
         joint = torch.cat([z, x], dim=1)[rows].T.cov()
-        weight = model.weight.detach()
-        variance = torch.exp(2 * model.decoder.log_sigma.detach()) + level**2
+        weight = WEIGHT
+        variance = SIGMA**2 + level**2
         torch.testing.assert_close(joint[:2, :2], torch.eye(2), atol=0.05, rtol=0)
         torch.testing.assert_close(joint[2:, :2], weight, atol=0.06, rtol=0)
         within = weight @ weight.T + torch.diag(variance)

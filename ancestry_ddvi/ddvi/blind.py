@@ -6,11 +6,16 @@
     w_t               = v_t + c_t^2 (1 - abar_t)
     r                 the process of `noise`, in z = y_0 itself
 
-Piriyakulkij, Wang & Kuleshov 2025, the simplified variant. All that z knows of x has to come
-through y_T, while r forgets z on the way to y_T: the bound is a true one and cannot be tight. In
-return the denoiser is taught by draws of p(z) alone, without a dream of x. Latents should have
-about unit scale, as all priors of this package have: for z ~ N(0, I) the untrained chain is the
-exact reverse of r.
+Piriyakulkij, Wang & Kuleshov 2025, the simplified variant. In return for its blindness the denoiser
+is taught by draws of p(z) alone, without a dream of x. All that z knows of x has to come through
+y_T, so r must not forget z on the way: where the full method runs r until y_T is noise, here y_T
+keeps a signal-to-noise of e^LOG_SNR_LAST. The bound holds for any r and is not tight for this one.
+Gap to log p(x) on the linear-Gaussian model of the tests, T = 5, 400 steps of 256 samples, by log
+signal-to-noise of y_T: 5.2 nats at -6, 2.2 at 0, .6 at 2, .3 at 3, .1 at 4. What is gained there is
+lost in freedom: a chain with less noise bends a Gaussian less.
+
+Latents should have about unit scale, as all priors of this package have: for z ~ N(0, I) the
+untrained chain is the exact reverse of r.
 """
 
 from __future__ import annotations
@@ -21,6 +26,10 @@ from torch import Tensor, nn
 from ancestry_ddvi.ddvi.networks import FeatureInput, fourier_time, mlp
 from ancestry_ddvi.ddvi.noise import NoiseSchedule, draw_normal, normal_kl
 from ancestry_ddvi.ddvi.posterior import TIME_WIDTH, Chain, bounded
+
+LOG_SNR_FIRST = 6.0
+LOG_SNR_LAST = 3.0
+"""Log signal-to-noise of y_1 and y_T: noise of sd .05 and .22 beside latents of unit scale."""
 
 
 class BlindPosterior(nn.Module):
@@ -34,6 +43,8 @@ class BlindPosterior(nn.Module):
         D and the width of the hidden layers.
     n_steps
         T >= 1.
+    log_snr_last
+        Log signal-to-noise of y_T.
 
     Raises
     ------
@@ -44,12 +55,20 @@ class BlindPosterior(nn.Module):
     time: Tensor
 
     def __init__(
-        self, inputs: FeatureInput, n_latent: int, n_hidden: int, n_steps: int = 10
+        self,
+        inputs: FeatureInput,
+        n_latent: int,
+        n_hidden: int,
+        n_steps: int = 10,
+        *,
+        log_snr_last: float = LOG_SNR_LAST,
     ) -> None:
         super().__init__()
         self.n_latent = n_latent
         self.inputs = inputs
-        self.schedule = NoiseSchedule(n_steps)
+        self.schedule = NoiseSchedule(
+            n_steps, log_snr_first=LOG_SNR_FIRST, log_snr_last=log_snr_last
+        )
         self.start = mlp(inputs.n_out, 2 * n_latent, n_hidden, zero_output=True)
         self.denoiser = mlp(n_latent + TIME_WIDTH, 2 * n_latent, n_hidden, zero_output=True)
         self.register_buffer("time", fourier_time(n_steps, TIME_WIDTH), False)

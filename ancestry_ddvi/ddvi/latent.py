@@ -138,22 +138,25 @@ class LatentModel(nn.Module):
         check_count("n_repeats", n_repeats)
         x, noise = checked_features(x, noise)
         generator = torch.Generator().manual_seed(seed)
-        out = np.zeros(len(x))
-        for _ in range(n_repeats):
-            for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // k)):
-                log_weight = [
+        out = np.empty(len(x))
+        n_draws = k * n_repeats
+        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+            log_weight = torch.cat(
+                [
                     log_weights(
                         self.prior,
                         self.likelihood,
                         self.posterior,
                         x_part,
                         noise_part,
-                        min(BATCH, k - start),
+                        min(BATCH, n_draws - start),
                         generator,
                     )
-                    for start in range(0, k, BATCH)
+                    for start in range(0, n_draws, BATCH)
                 ]
-                out[rows] += iw_bound(torch.cat(log_weight)).numpy() / n_repeats
+            )
+            estimates = iw_bound(log_weight.reshape(n_repeats, k, -1))
+            out[rows] = estimates.double().mean(0).numpy()
         return out
 
     def log_marginal(

@@ -35,6 +35,8 @@ class NoiseSchedule(nn.Module):
     ----------
     n_steps
         T >= 1.
+    log_snr_last
+        Log signal-to-noise of y_T; log_snr_first is that of y_1, where T > 1.
 
     Raises
     ------
@@ -45,12 +47,18 @@ class NoiseSchedule(nn.Module):
     alpha: Tensor
     alpha_bar: Tensor
 
-    def __init__(self, n_steps: int) -> None:
+    def __init__(
+        self,
+        n_steps: int,
+        *,
+        log_snr_first: float = LOG_SNR_FIRST,
+        log_snr_last: float = LOG_SNR_LAST,
+    ) -> None:
         super().__init__()
         if n_steps < 1:
             raise OptionError(f"the diffusion needs at least 1 step, not {n_steps}")
-        first = LOG_SNR_FIRST if n_steps > 1 else LOG_SNR_LAST
-        log_snr = torch.linspace(first, LOG_SNR_LAST, n_steps, dtype=torch.float64)
+        first = log_snr_first if n_steps > 1 else log_snr_last
+        log_snr = torch.linspace(first, log_snr_last, n_steps, dtype=torch.float64)
         # abar_0 = 1 in front, so that index t means step t and 0 is the latent itself.
         alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(log_snr)])
         alpha = torch.cat([torch.zeros(1, dtype=torch.float64), 1 - alpha_bar[1:] / alpha_bar[:-1]])

@@ -127,8 +127,8 @@ def log_weights(
 
 
 def iw_bound(log_weight: Tensor) -> Tensor:
-    """(n,) log of the mean of k weights, from log_weight (k, n)."""
-    return torch.logsumexp(log_weight, dim=0) - math.log(len(log_weight))
+    """(..., n) log of the mean of k weights, from log_weight (..., k, n)."""
+    return torch.logsumexp(log_weight, dim=-2) - math.log(log_weight.shape[-2])
 
 
 def dream(
