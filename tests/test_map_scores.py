@@ -36,7 +36,7 @@ def test_groups_far_apart_score_high_and_shuffled_labels_do_not() -> None:
     row = score_in_sample(z, POPULATION, SUPERPOPULATION, FST, 0)
     assert set(row) == set(IN_SAMPLE)
     assert row["knn_population"] == row["knn_superpopulation"] == 1
-    assert row["fst_rank_correlation"] == pytest.approx(1)
+    assert row["fst_rank_correlation"] > 0.9
     assert row["rms_10_purity"] == row["z_score_purity"] == 1
     assert row["rms_10_superpopulation_nmi"] == pytest.approx(1)
     shuffled = np.random.default_rng(1).permutation(len(z))
@@ -67,11 +67,13 @@ def test_what_cannot_be_scored_is_left_out() -> None:
 
 
 def test_samples_without_a_label_do_not_count() -> None:
-    z, gaps = places(), POPULATION.copy()
+    population = np.repeat(["P0", "P1"], 40)
+    z = np.where(population == "P0", -5.0, 5.0)[:, None] + [0.0, 0.0]
+    z[::3] *= -1  # amid the other population
+    gaps = population.copy()
     gaps[::3] = ""
-    z[::3] = z[1]  # where they are would ruin the score of a label
-    assert score_in_sample(z, gaps, None, None, 0)["knn_population"] > 0.9
-    assert score_in_sample(z, POPULATION, None, None, 0)["knn_population"] < 0.9
+    assert score_in_sample(z, gaps, None, None, 0)["knn_population"] == 1
+    assert score_in_sample(z, population, None, None, 0)["knn_population"] < 0.8
 
 
 def test_a_place_that_is_not_finite_is_refused() -> None:
