@@ -6,7 +6,9 @@ All latent variable models have the same features, decoder, learnt mixture prior
 but `ddvi` the same budget of gradient steps on the plain objective of their paper: no neighbour or
 distance terms, no noise added. `ddvi` is what `fit_embedding` trains, with its own two phases.
 
-    gaussian, iaf, nsf, hierarchical, pis     the bound (`Unregularised`)
+    gaussian, iaf, nsf, hierarchical, pis     the bound (`Unregularised`); pis, too, moves in the
+                                              space of the anchor: in z itself, from 0, it does not
+                                              get to see x within the budget
     adversarial                               `Adversarial`; its prior stays as it was drawn
     ddvi-unregularised, -wake-sleep           the product's posterior family, by the objective
     ddvi-simplified                           the blind posterior
@@ -22,7 +24,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from ancestry_ddvi.baselines import POSTERIORS, REDUCTIONS, Adversarial
+from ancestry_ddvi.baselines import POSTERIORS, REDUCTIONS, Adversarial, PathIntegralPosterior
 from ancestry_ddvi.ddvi.blind import BlindPosterior
 from ancestry_ddvi.ddvi.engine import fit
 from ancestry_ddvi.ddvi.latent import LatentModel
@@ -191,7 +193,14 @@ METHODS: dict[str, Method] = {
         partial(_rival, make=POSTERIORS["adversarial"], objective=Adversarial()),
     ),
     "hierarchical": Method("H-AEVB (hierarchical)", _bounded("hierarchical")),
-    "pis": Method("PIS (path integral)", _bounded("pis")),
+    "pis": Method(
+        "PIS (path integral)",
+        partial(
+            _rival,
+            make=partial(PathIntegralPosterior, anchored=True),
+            objective=Unregularised(),
+        ),
+    ),
     "ddvi": Method("DDVI (ancestry-ddvi)", _product),
     "ddvi-unregularised": Method(
         "DDVI, unregularised", partial(_rival, make=None, objective=Unregularised())
