@@ -332,9 +332,14 @@ def test_files_are_added_and_replaced(tmp_path: Path) -> None:
 def test_an_early_end_adds_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     add(tmp_path / "out", one="1")
     before = tree(tmp_path)
-    with pytest.raises(error), added_files(tmp_path / "out") as folder:
-        (folder / "one").write_text("half")
-        raise error
+
+    def half() -> None:
+        with added_files(tmp_path / "out") as folder:
+            (folder / "one").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        half()
     assert tree(tmp_path) == before
 
 
