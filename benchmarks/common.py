@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 import click
@@ -168,4 +169,15 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     text = f"{median(values):.{digits}f}"
     if len(values) > 1:
         text += f" [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return text
+
+
+def interval(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and, if there are several values, half of its 95 % interval by Student's t."""
+    text = f"{mean(values):.{digits}f}"
+    if len(values) > 1:
+        from scipy.stats import t
+
+        half = t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+        text += f" ± {half:.{digits}f}"
     return text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
-from ancestry_ddvi.ddvi.noise import NoiseSchedule, normal_log_prob
+from ancestry_ddvi.ddvi.noise import NoiseSchedule, draw_normal, normal_kl, normal_log_prob
 from ancestry_ddvi.errors import OptionError
 
 torch.set_num_threads(1)
@@ -167,3 +167,36 @@ def test_schedule_has_nothing_to_learn_and_travels_with_the_weights() -> None:
     schedule = NoiseSchedule(5)
     assert not list(schedule.parameters())
     assert set(schedule.state_dict()) == {"alpha", "alpha_bar"}
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_ends_of_the_schedule_are_those_asked_for(n_steps: int) -> None:
+    schedule = NoiseSchedule(n_steps, log_snr_first=5.0, log_snr_last=2.0)
+    log_snr = torch.logit(schedule.alpha_bar[1:].double())
+    assert float(log_snr[-1]) == pytest.approx(2, abs=1e-3)
+    assert float(log_snr[0]) == pytest.approx(5 if n_steps > 1 else 2, abs=1e-3)
+    # Latents of unit variance keep it, however much of them is left.
+    u, noise = (torch.randn(100_000, 1, generator=seeded(seed)) for seed in (1, 2))
+    assert float(schedule.diffuse(u, n_steps, noise).var()) == pytest.approx(1, abs=0.02)
+
+
+def test_normal_kl_against_torch() -> None:
+    mean, at, raw, log_variance = (torch.randn((7, 4), generator=seeded(s)) for s in range(4))
+    variance = raw.exp()
+    of_torch = kl_divergence(Normal(mean, variance.sqrt()), Normal(at, (0.5 * log_variance).exp()))
+    torch.testing.assert_close(normal_kl(mean, variance, at, log_variance), of_torch.sum(-1))
+    # One variance for all axes, and a point, whose cross-entropy is all there is.
+    shared = kl_divergence(Normal(mean, 0.5), Normal(at, (0.5 * log_variance).exp())).sum(-1)
+    torch.testing.assert_close(normal_kl(mean, torch.tensor(0.25), at, log_variance), shared)
+    point = normal_kl(mean, torch.zeros(7, 1), at, log_variance)
+    torch.testing.assert_close(point, -normal_log(mean, at, log_variance.exp()))
+
+
+def test_draw_normal_comes_with_its_density() -> None:
+    mean, log_variance = (torch.randn((50_000, 3), generator=seeded(s)) for s in range(2))
+    draw, log_prob = draw_normal(mean, log_variance, seeded(2))
+    torch.testing.assert_close(
+        log_prob, normal_log(draw, mean, log_variance.exp()), atol=1e-3, rtol=1e-3
+    )
+    u = (draw - mean) * torch.exp(-0.5 * log_variance)
+    torch.testing.assert_close(u.T.cov(), torch.eye(3), atol=0.03, rtol=0)

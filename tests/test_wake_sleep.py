@@ -75,6 +75,7 @@ class Case:
 
 
 BLIND = partial(BlindPosterior, n_steps=5)
+AVB = partial(AdversarialPosterior, sees_x=True)
 CASES = {
     "unregularised": Case(GaussianPosterior, Unregularised()),
     "wake-sleep": Case(diffusion, WakeSleep()),
@@ -82,7 +83,7 @@ CASES = {
     # Not a posterior that can be right, see `blind`.
     "simplified": Case(BLIND, Simplified(), 0.6, 0.7),
     "adversarial": Case(
-        partial(AdversarialPosterior, sees_x=True), Adversarial(5), math.inf, 0.63, 1500, 4e-3, 48
+        partial(AdversarialPosterior, sees_x=True), Adversarial(5), math.inf, 0.63, 1500, 7e-3, 48
     ),
 }
 
@@ -338,7 +339,7 @@ def test_importance_weights_of_the_blind_chain_integrate_a_density_to_one() -> N
 
 @torch.no_grad()
 def test_sleep_bound_of_the_blind_chain_stays_below_the_density_of_its_draws() -> None:
-    posterior, n = build(BLIND, trained=0.05), 200_000
+    posterior, n = build(BLIND, trained=0.02), 200_000
     _, x, noise = batch(1, seeded(2))
     draws = posterior.sample(x, noise, n, seeded(3))[:, 0]
     z = draws.mean(0) + torch.tensor([0.5, -0.5]) * draws.std(0)

@@ -1,7 +1,7 @@
 """Train any latent variable model: the user's p(z) and p(x | z), any posterior, any objective.
 
     model = LatentModel(prior, likelihood, posterior)
-    fit(model, x, objective=WakeSleep(b_reg=1.0, b_sleep=1.0), epochs=50)
+    fit(model, x, objective=WakeSleep(), epochs=50)
     model.elbo(x_test), model.sample_posterior(x_test, n_draws=100)
 
 Prior and likelihood are learnt as far as they have weights that take a gradient.
