@@ -634,8 +634,8 @@ def _refuse_to_train(context: click.Context) -> None:
 
 def _limit_threads(threads: int) -> None:
     """Linear algebra libraries read these once, when they are loaded."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        os.environ[f"{library}_NUM_THREADS"] = str(threads)
 
 
 def _print(

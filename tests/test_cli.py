@@ -57,8 +57,8 @@ def ancestry_ddvi_command(
 ) -> Iterator[Command]:
     """Run `ancestry-ddvi ARGS` by its entry point, in an empty folder."""
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from cli_helpers import QUICK, strict_json, tree
 from helpers import write_vcf
 from simulate import balding_nichols
 
+from ancestry_ddvi.baselines import REDUCTIONS, Fitted
+from ancestry_ddvi.baselines.reductions import pca
 from ancestry_ddvi.comparison import METHODS, CompareConfig, choose, compare_files
 from ancestry_ddvi.comparison.methods import Fit, Method, Task
 from ancestry_ddvi.comparison.results import Results, digest
@@ -139,6 +142,20 @@ def test_rivals_see_no_neighbours(learnt: LearntFeatures) -> None:
     for name, same in (("gaussian", True), ("ddvi-wake-sleep", True), ("ddvi", False)):
         places = [METHODS[name].fit(Task(learnt, config, 3)).z for config in (EMBED, plain)]
         assert np.array_equal(*places) == same
+
+
+def test_a_map_that_sets_threads_does_not_slow_later_fits(
+    learnt: LearntFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+
+    def greedy(x: np.ndarray, seed: int) -> Fitted:
+        torch.set_num_threads(before + 1)
+        return pca(x, seed)
+
+    monkeypatch.setitem(REDUCTIONS, "pca", greedy)
+    METHODS["pca"].fit(Task(learnt, EMBED, 1))
+    assert torch.get_num_threads() == before
 
 
 # The choice.

@@ -16,9 +16,10 @@ distance terms, no noise added. `ddvi` is what `fit_embedding` trains, with its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -105,11 +106,14 @@ class Method:
         Trains and places.
     module
         A module that must be installed, if any, which the extra `benchmark` brings.
+    warm_up
+        What happens once a process, and is no part of the seconds of a fit: imports, compiling.
     """
 
     title: str
     fit: Callable[[Task], Fit]
     module: str | None = None
+    warm_up: Callable[[], object] = lambda: None
 
     @property
     def installed(self) -> bool:
@@ -165,12 +169,33 @@ def _from_posterior(model: AncestryModel | LatentModel, task: Task, *, has_densi
 
 def _reduction(task: Task, name: str) -> Fit:
     learnt, x = task.learnt, task.learnt.features.x
-    fitted = REDUCTIONS[name](x[learnt.trained_on], task.config.seed)
-    z = _spread(fitted.train, learnt.trained_on)
-    new = task.placed & ~learnt.trained_on
-    if new.any():
-        z[new] = fitted.transform(x[new])
+    with _same_threads():
+        fitted = REDUCTIONS[name](x[learnt.trained_on], task.config.seed)
+        z = _spread(fitted.train, learnt.trained_on)
+        new = task.placed & ~learnt.trained_on
+        if new.any():
+            z[new] = fitted.transform(x[new])
     return Fit(z)
+
+
+@cache
+def _warm_up(name: str) -> None:
+    with _same_threads():
+        REDUCTIONS[name](np.random.default_rng(0).normal(size=(100, 5)), 0)
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Leave torch its number of threads.
+
+    numba (UMAP) sets that of OpenMP, which is torch's too: small networks would then take many
+    times the seconds, and those of all later fits would be wrong.
+    """
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -212,8 +237,10 @@ METHODS: dict[str, Method] = {
         "DDVI, simplified", partial(_rival, make=BlindPosterior, objective=Simplified())
     ),
     "pca": Method("PCA", partial(_reduction, name="pca")),
-    "tsne": Method("t-SNE", partial(_reduction, name="tsne"), "openTSNE"),
-    "umap": Method("UMAP", partial(_reduction, name="umap"), "umap"),
+    "tsne": Method(
+        "t-SNE", partial(_reduction, name="tsne"), "openTSNE", partial(_warm_up, "tsne")
+    ),
+    "umap": Method("UMAP", partial(_reduction, name="umap"), "umap", partial(_warm_up, "umap")),
 }
 """Name on the command line -> method, in the order of the table."""
 

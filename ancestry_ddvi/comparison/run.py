@@ -254,6 +254,7 @@ class _Bench:
         """Figures of one fit, and its places."""
         config = self.config
         task = Task(learnt, config.of_fit(seed, split), config.n_steps, progress)
+        METHODS[method].warm_up()
         start = time.process_time()
         try:
             fit = METHODS[method].fit(task)
