@@ -42,6 +42,7 @@ from ancestry_ddvi.ddvi.priors import MixturePrior
 from ancestry_ddvi.ddvi.wake_sleep import (
     Alternating,
     Joint,
+    JointWakeSleep,
     LatentSleep,
     Objective,
     Simplified,
@@ -79,6 +80,7 @@ AVB = partial(AdversarialPosterior, sees_x=True)
 CASES = {
     "unregularised": Case(GaussianPosterior, Unregularised()),
     "wake-sleep": Case(diffusion, WakeSleep()),
+    "joint": Case(diffusion, JointWakeSleep()),
     "sleep": Case(HierarchicalPosterior, Sleep()),
     # Not a posterior that can be right, see `blind`.
     "simplified": Case(BLIND, Simplified(), 0.6, 0.7),
@@ -160,6 +162,7 @@ def test_history_has_the_names_of_the_losses(trained: Trained) -> None:
     names = {
         "unregularised": {"reconstruction", "prior_kl"},
         "wake-sleep": {"reconstruction", "prior_kl", "denoising", "terminal", "anchor"},
+        "joint": {"reconstruction", "prior_kl", "denoising", "terminal", "anchor"},
         "sleep": {"refinement", "start", "whitening"},
         "simplified": {"reconstruction", "prior_kl", "denoising"},
         "adversarial": {"reconstruction", "adversarial", "drawn", "prior"},
@@ -198,6 +201,7 @@ PARTS: list[tuple[str, Objective]] = [
     *((name, Unregularised()) for name in POSTERIORS),
     *((name, Sleep()) for name in POSTERIORS),
     *((name, WakeSleep()) for name in ("diffusion", "blind")),
+    ("diffusion", JointWakeSleep()),
     ("blind", Simplified()),
     ("blind", LatentSleep()),
     ("adversarial", Adversarial()),

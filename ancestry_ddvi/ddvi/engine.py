@@ -1,7 +1,7 @@
 """Train any latent variable model: the user's p(z) and p(x | z), any posterior, any objective.
 
     model = LatentModel(prior, likelihood, posterior)
-    fit(model, x, objective=WakeSleep(), epochs=50)
+    fit(model, x, objective=JointWakeSleep(), epochs=50)
     model.elbo(x_test), model.sample_posterior(x_test, n_draws=100)
 
 Prior and likelihood are learnt as far as they have weights that take a gradient.
@@ -19,7 +19,7 @@ from torch import Tensor
 from ancestry_ddvi.ddvi.latent import LatentModel, check_count, checked_features
 from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
-from ancestry_ddvi.ddvi.wake_sleep import Objective, WakeSleep
+from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, Objective
 from ancestry_ddvi.errors import OptionError
 
 EPOCHS = 50
@@ -49,7 +49,8 @@ def fit(
     noise
         (n_samples,) their noise; 0 if left out.
     objective
-        `WakeSleep()` if left out.
+        `JointWakeSleep()` if left out, which on digits reached a higher bound than `WakeSleep` in
+        the same CPU seconds.
     n_steps, epochs
         Length in optimiser steps or in passes over the samples, one of the two; 50 epochs if both
         are left out.
@@ -88,7 +89,7 @@ def fit(
     x_tensor = torch.as_tensor(x, dtype=torch.float32)
     noise_tensor = torch.as_tensor(noise, dtype=torch.float32).clamp(max=MAX_NOISE)
     check_parts(model, x_tensor[:2], noise_tensor[:2])
-    objective = WakeSleep() if objective is None else objective
+    objective = JointWakeSleep() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
     passes = _Passes(len(x), batch, generator)
 

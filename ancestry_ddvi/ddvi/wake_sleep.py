@@ -8,6 +8,7 @@ Piriyakulkij, Wang & Kuleshov 2025 maximise L_rec + b_reg L_reg + b_sleep L_diff
 
     Unregularised  = Wake, b_reg = 1: the bound itself
     WakeSleep      = Wake, Sleep in turn, the posterior conditioned on x throughout
+    JointWakeSleep = Wake + Sleep in one gradient step; ours, not the paper's
     Simplified     = Wake + LatentSleep in one gradient step, for `blind.BlindPosterior`
 
 Sleep minimises KL( p(z | x) || q(z | x) ) over dreams where Wake minimises KL( q || p ), so it
@@ -244,6 +245,23 @@ class WakeSleep(Alternating):
         _check_count("sleep_steps", sleep_steps)
         sleep = Sleep(b_sleep, n_dreams)
         super().__init__((Wake(b_reg), *[sleep] * sleep_steps))
+
+
+class JointWakeSleep(Joint):
+    """Wake and Sleep in one gradient step, the posterior conditioned on x.
+
+    Parameters
+    ----------
+    b_reg, b_sleep
+        Weights.
+    n_dreams
+        See `Sleep`.
+    """
+
+    def __init__(
+        self, b_reg: float = 1.0, b_sleep: float = B_SLEEP, *, n_dreams: int | None = None
+    ) -> None:
+        super().__init__((Wake(b_reg), Sleep(b_sleep, n_dreams)))
 
 
 class Simplified(Joint):
