@@ -17,7 +17,7 @@ and r(y_{t-1} | y_t) is again a mixture, whose draws and density are exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,18 +71,17 @@ class GaussianMixture:
         """Mixtures of several samples, one after the other."""
         n_most = max(part.log_weight.shape[-1] for part in parts)
 
-        def padded(values: Tensor, fill: float) -> Tensor:
-            out = torch.full((len(values), n_most, *values.shape[2:]), fill)
-            out[:, : values.shape[1]] = values
-            return out
+        def padded(values: Tensor) -> Tensor:
+            # The first component again, without weight: none is of a kind that no sample has.
+            missing = n_most - values.shape[1]
+            return torch.cat([values, values[:, :1].expand(-1, missing, *values.shape[2:])], dim=1)
 
-        fills = (-math.inf, 0.0, 0.0, 1.0)
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(
-            *(
-                torch.cat([padded(values, fill) for values in column])
-                for column, fill in zip(columns, fills, strict=True)
-            )
+        joined = cls(*(torch.cat([padded(values) for values in column]) for column in columns))
+        n_own = torch.cat([torch.full((len(p.mean), 1), p.mean.shape[1]) for p in parts])
+        return replace(
+            joined,
+            log_weight=joined.log_weight.masked_fill(torch.arange(n_most) >= n_own, -math.inf),
         )
 
     def take(self, rows: Tensor) -> GaussianMixture:
@@ -111,7 +110,7 @@ class GaussianMixture:
     def noised(self, schedule: NoiseSchedule, t: int) -> GaussianMixture:
         """r(y_t)."""
         alpha_bar = schedule.alpha_bar[t]
-        variance = alpha_bar * self.variance + 1 - alpha_bar
+        variance = alpha_bar * self.variance + (1 - alpha_bar)
         return GaussianMixture(self.log_weight, alpha_bar.sqrt() * self.mean, self.axes, variance)
 
     def reverse(self, schedule: NoiseSchedule, y: Tensor, t: Tensor | int) -> GaussianMixture:
@@ -120,8 +119,9 @@ class GaussianMixture:
             t = t.unsqueeze(-1)  # the axis of components; that of D follows
         now, before = schedule._at(schedule.alpha_bar, t), schedule._at(schedule.alpha_bar, t - 1)
         alpha = schedule._at(schedule.alpha, t)
-        p_now = now * self.variance + 1 - now
-        p_before = before * self.variance + 1 - before
+        # In this order: at t = 1 a narrow variance must not drown in the 1.
+        p_now = now * self.variance + (1 - now)
+        p_before = before * self.variance + (1 - before)
         e = self._coordinates(y, now.sqrt() * self.mean)
         log_weight = torch.log_softmax(self.log_weight + _log_normal(e, p_now), dim=-1)
         gain = (1 - alpha).sqrt() * p_before / p_now
