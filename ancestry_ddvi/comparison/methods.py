@@ -127,7 +127,7 @@ def _product(task: Task) -> Fit:
 
 
 def _rival(task: Task, make: Callable[..., Posterior] | None, objective: Objective) -> Fit:
-    """The product's model with another posterior, the diffusion without a guide if `make` is None."""
+    """The product's model with another posterior; `make` None is the diffusion without a guide."""
     learnt, seed, shape = task.learnt, task.config.seed, task.config.model
     x, noise = learnt.features.x[learnt.trained_on], learnt.features.noise[learnt.trained_on]
     scale = x.std(axis=0)

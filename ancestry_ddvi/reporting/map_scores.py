@@ -37,12 +37,13 @@ IN_SAMPLE: dict[str, tuple[str, ...]] = {
 
 
 def table_of(z: np.ndarray, sample_id: np.ndarray | None = None) -> EmbeddingTable:
-    """Positions (n_samples, n_latent) as a table of certain places in one cluster.
+    """Positions (n_samples, n_latent) as a table of certain places in one cluster, without a bound.
 
     Ids are numbers where none are given.
     """
     ids = np.arange(len(z)).astype(str) if sample_id is None else sample_id
-    return EmbeddingTable.from_draws(np.stack([z, z]), ids, np.ones((len(z), 1)), z)
+    draws, one = np.stack([z, z]), np.ones((len(z), 1))
+    return EmbeddingTable.from_draws(draws, ids, one, z, np.full(len(z), np.nan))
 
 
 def score_in_sample(
