@@ -71,7 +71,6 @@ class GaussianMixture:
         """Mixtures of several samples, one after the other."""
         n_most = max(part.log_weight.shape[-1] for part in parts)
 
-<<<<<<< HEAD
         def filled(values: Tensor, *, weight: bool) -> Tensor:
             # What is missing is the first component once more, with no weight.
             fill = values[:, :1].expand(-1, n_most - values.shape[1], *values.shape[2:])
@@ -84,20 +83,6 @@ class GaussianMixture:
             for name in vars(parts[0])
         }
         return cls(**columns)
-=======
-        def padded(values: Tensor) -> Tensor:
-            # The first component again, without weight: none is of a kind that no sample has.
-            missing = n_most - values.shape[1]
-            return torch.cat([values, values[:, :1].expand(-1, missing, *values.shape[2:])], dim=1)
-
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        joined = cls(*(torch.cat([padded(values) for values in column]) for column in columns))
-        n_own = torch.cat([torch.full((len(p.mean), 1), p.mean.shape[1]) for p in parts])
-        return replace(
-            joined,
-            log_weight=joined.log_weight.masked_fill(torch.arange(n_most) >= n_own, -math.inf),
-        )
->>>>>>> coretests
 
     def take(self, rows: Tensor) -> GaussianMixture:
         """Those of some samples."""
@@ -134,11 +119,7 @@ class GaussianMixture:
             t = t.unsqueeze(-1)  # the axis of components; that of D follows
         now, before = schedule._at(schedule.alpha_bar, t), schedule._at(schedule.alpha_bar, t - 1)
         alpha = schedule._at(schedule.alpha, t)
-<<<<<<< HEAD
         # In this order: 1 + l rounds a small l away.
-=======
-        # In this order: at t = 1 a narrow variance must not drown in the 1.
->>>>>>> coretests
         p_now = now * self.variance + (1 - now)
         p_before = before * self.variance + (1 - before)
         e = self._coordinates(y, now.sqrt() * self.mean)
