@@ -17,7 +17,7 @@ and r(y_{t-1} | y_t) is again a mixture, whose draws and density are exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
