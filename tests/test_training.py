@@ -376,7 +376,7 @@ def test_missing_noise_by_hand() -> None:
 
 def test_noise_levels_of_training_cover_the_range() -> None:
     generator = torch.Generator().manual_seed(4)
-    noise = training._draw_noise(20_000, 0.09, 0.15, 0.01, generator)
+    noise = training.draw_noise(20_000, 0.09, 0.15, 0.01, generator)
     assert float((noise == 0).float().mean()) == pytest.approx(0.15, abs=0.02)
     kept = 0.09 / (0.09 + noise[noise > 0] ** 2)
     # Log-uniform: a half of the levels keep less than the geometric middle of [.01, 1].

@@ -57,6 +57,7 @@ class GuidedPosterior(nn.Module):
         super().__init__()
         self.anchor = anchor
         self.guide = guide
+        self.n_hidden = n_hidden
         self.schedule = NoiseSchedule(n_steps)
         d, n_in = anchor.n_latent, anchor.inputs.n_out
         self.denoiser = mlp(n_in + 2 * d + TIME_WIDTH, 2 * d, n_hidden, zero_output=True)
@@ -69,6 +70,10 @@ class GuidedPosterior(nn.Module):
     def n_latent(self) -> int:
         """D."""
         return self.anchor.n_latent
+
+    def fresh(self) -> GuidedPosterior:
+        """The same before it was trained."""
+        return GuidedPosterior(self.anchor, self.guide, self.schedule.n_steps, self.n_hidden)
 
     def context(self, x: Tensor, noise: Tensor) -> _Context:
         """The guide in its own frame, and what the networks see of x (n, K)."""

@@ -17,7 +17,7 @@ and r(y_{t-1} | y_t) is again a mixture, whose draws and density are exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -71,18 +71,18 @@ class GaussianMixture:
         """Mixtures of several samples, one after the other."""
         n_most = max(part.log_weight.shape[-1] for part in parts)
 
-        def padded(values: Tensor) -> Tensor:
-            # The first component again, without weight: none is of a kind that no sample has.
-            missing = n_most - values.shape[1]
-            return torch.cat([values, values[:, :1].expand(-1, missing, *values.shape[2:])], dim=1)
+        def filled(values: Tensor, *, weight: bool) -> Tensor:
+            # What is missing is the first component once more, with no weight.
+            fill = values[:, :1].expand(-1, n_most - values.shape[1], *values.shape[2:])
+            return torch.cat([values, torch.full_like(fill, -math.inf) if weight else fill], dim=1)
 
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        joined = cls(*(torch.cat([padded(values) for values in column]) for column in columns))
-        n_own = torch.cat([torch.full((len(p.mean), 1), p.mean.shape[1]) for p in parts])
-        return replace(
-            joined,
-            log_weight=joined.log_weight.masked_fill(torch.arange(n_most) >= n_own, -math.inf),
-        )
+        columns = {
+            name: torch.cat(
+                [filled(vars(part)[name], weight=name == "log_weight") for part in parts]
+            )
+            for name in vars(parts[0])
+        }
+        return cls(**columns)
 
     def take(self, rows: Tensor) -> GaussianMixture:
         """Those of some samples."""
@@ -119,7 +119,7 @@ class GaussianMixture:
             t = t.unsqueeze(-1)  # the axis of components; that of D follows
         now, before = schedule._at(schedule.alpha_bar, t), schedule._at(schedule.alpha_bar, t - 1)
         alpha = schedule._at(schedule.alpha, t)
-        # In this order: at t = 1 a narrow variance must not drown in the 1.
+        # In this order: 1 + l rounds a small l away.
         p_now = now * self.variance + (1 - now)
         p_before = before * self.variance + (1 - before)
         e = self._coordinates(y, now.sqrt() * self.mean)

@@ -247,7 +247,7 @@ def missing_noise(kept: Tensor, unit: float) -> Tensor:
     return torch.sqrt(unit * (1 - kept) / kept)
 
 
-def _draw_noise(
+def draw_noise(
     n: int, unit: float, complete_share: float, min_kept: float, generator: torch.Generator
 ) -> Tensor:
     """(n,) noise levels: complete, or a kept share log-uniform in [min_kept, 1]."""
@@ -282,7 +282,7 @@ def _draw_pairs(data: _Data, config: TrainingConfig) -> _Pairs:
     index = torch.cat([i, data.neighbours.partner(i, generator)])
     n_noisy = round(config.noisy_share * config.map_pairs)
     added = torch.zeros(config.map_pairs)
-    added[:n_noisy] = _draw_noise(n_noisy, data.unit, 0.0, config.min_kept, generator)
+    added[:n_noisy] = draw_noise(n_noisy, data.unit, 0.0, config.min_kept, generator)
     clean = (torch.arange(config.map_pairs) >= n_noisy).repeat(2)
     added = added.repeat(2)
     x = data.x[index]
@@ -343,7 +343,7 @@ def _posterior_terms(
     n_pairs = (
         -(-config.posterior_batch // config.posterior_draws) if guided else (config.posterior_batch)
     )
-    level = _draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
+    level = draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     if isinstance(model.posterior, GuidedPosterior):
         sleep = model.posterior.sleep_loss(z, dreamt, level, generator, config.posterior_draws)
