@@ -129,7 +129,8 @@ class GaussianMixture:
         return GaussianMixture(log_weight, mean, self.axes, alpha * p_before / p_now)
 
     def shifted(self, shift: Tensor, log_scale: Tensor) -> GaussianMixture:
-        """All components moved by `shift` and widened by e^log_scale along each of their axes."""
+        """All components moved by `shift` (..., n, D), variances e^log_scale (..., n, 1) times as
+        large."""
         return GaussianMixture(
             self.log_weight,
             self.mean + shift.unsqueeze(-2),
