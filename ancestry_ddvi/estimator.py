@@ -72,6 +72,9 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self.history_ = train(
             self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self._seed
         )
+        # Products of single numbers round by the size of the batch they are in, which the same
+        # row in another batch must not show.
+        self.model_.double()
         return self
 
     def sample(self, X: Any, n_draws: int | None = None) -> np.ndarray:

@@ -136,8 +136,10 @@ class AncestryModel(nn.Module):
         """
         draws = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
         elbo = np.empty(len(x))
-        key = row_key(x, noise) if key is None else key
-        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+        scale = self.posterior.anchor.inputs.scale
+        if key is None:
+            key = row_key(np.column_stack([x / scale.double().numpy(), noise]))
+        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws), scale.dtype):
             chain = self.posterior.chain(x_part, noise_part, Streams(key[rows], seed), n_draws)
             bound = bound_of(chain, self.prior, self.decoder, x_part, noise_part)
             draws[:, rows] = chain.z.numpy()
@@ -169,8 +171,9 @@ class AncestryModel(nn.Module):
         return asdict(self.config)
 
 
-def row_key(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(n_samples,) uint64 hash of each sample's features."""
-    rows = np.column_stack([x, noise]).astype(float) + 0.0  # -0 is 0
+def row_key(values: np.ndarray) -> np.ndarray:
+    """(n_samples,) uint64 hash of each row, which what is lost or gained by rounding leaves as it
+    is."""
+    rows = np.round(values, 6) + 0.0  # -0 is 0
     digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
