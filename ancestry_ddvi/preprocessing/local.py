@@ -37,7 +37,7 @@ MIN_REGION = 60
 MAX_KURTOSIS = 6.0
 """Of the scores of a component: above, a few samples stand out and the others lie together."""
 
-MIN_RHO = 0.25
+MIN_RHO = 0.15
 """Least share of a training sample's score that a new sample keeps."""
 
 
