@@ -244,6 +244,9 @@ def _check_values(
         value = description["model"][name]
         if type(value) is not int or value != size:
             refuse("model.json", f"model.{name}", value, f"{size} as in model.safetensors")
+    guided = description["model"]["guided"]
+    if type(guided) is not bool:
+        refuse("model.json", "model.guided", guided, "true or false")
     for room, arrays in parts.items():
         for name, array in arrays.items():
             if not np.isfinite(array).all():
