@@ -265,6 +265,9 @@ def _check_values(
             refuse("model.safetensors", "model.prior.component_class", found[0], "of every class")
     if not isinstance(classes, list) or len(classes) != n_classes:
         refuse("model.json", "model.classes", classes, f"{n_classes} names")
+    guided = description["model"]["guided"]
+    if type(guided) is not bool:
+        refuse("model.json", "model.guided", guided, "true or false")
     for room, arrays in parts.items():
         for name, array in arrays.items():
             if not np.isfinite(array).all():

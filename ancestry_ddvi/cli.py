@@ -23,6 +23,7 @@ from ancestry_ddvi.errors import InputError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from ancestry_ddvi.loaders.options import ReadOptions
+    from ancestry_ddvi.pipeline import EmbedConfig
 
 HUMAN_AUTOSOMES = 22
 
@@ -48,6 +49,8 @@ RANGES = {
     "posterior_steps": (1, math.inf),
     "draws": (2, math.inf),
     "threads": (1, math.inf),
+    "seeds": (1, math.inf),
+    "steps": (1, math.inf),
 }
 """Least and most of every number."""
 
@@ -81,6 +84,12 @@ Examples:
   ancestry-ddvi inspect genotypes.vcf.gz
   ancestry-ddvi inspect chr*.vcf.gz --json > inspection.json
   ancestry-ddvi inspect array.bed --compare exomes.vcf.gz
+"""
+
+COMPARE_EXAMPLES = """\b
+Examples:
+  ancestry-ddvi compare genotypes.vcf.gz --labels panel.tsv --methods all --seeds 5
+  ancestry-ddvi compare genotypes.vcf.gz --methods gaussian,iaf,ddvi --holdout 0
 """
 
 Command = Callable[..., None]
@@ -192,6 +201,92 @@ def filter_options(learning: bool) -> Callable[[Command], Command]:
     )
 
 
+label_options = _together(
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        metavar="TSV",
+        help="Table of labels (csv or tsv with a header), joined by sample id; used to colour and "
+        "to score, never to train but with `embed --supervise`.",
+    ),
+    click.option("--id-column", metavar="NAME", help="Column of the sample ids in --labels."),
+    click.option(
+        "--label-column",
+        "--population-column",
+        "population_column",
+        metavar="NAME",
+        help="Column of the populations in --labels.",
+    ),
+    click.option(
+        "--superpopulation-column",
+        metavar="NAME",
+        help="Column of the superpopulations in --labels.",
+    ),
+)
+"""The table of labels and its columns."""
+
+learning_options = _together(
+    filter_options(learning=True),
+    click.option(
+        "--ld-r2",
+        default=0.2,
+        show_default=True,
+        help="Prune variants linked above this; 1 for none.",
+    ),
+    click.option(
+        "--max-kinship",
+        default=0.0884,
+        show_default=True,
+        help="Of samples more closely related (KING-robust) some are placed, not learnt from, so "
+        "that no such pair is left; 1 learns from all.",
+    ),
+)
+"""Which variants and samples a map is learnt from."""
+
+prior_options = _together(
+    click.option(
+        "--prior",
+        metavar="NAME",
+        help="What the map should look like: mixture (learnt), fixed-mixture, gaussian, vamp, "
+        "pinwheel, swiss-roll or square.  [default: mixture; gaussian with dirichlet]",
+    ),
+    click.option(
+        "--clustering",
+        type=click.Choice(["mixture", "dirichlet"]),
+        default="mixture",
+        show_default=True,
+        help="Clusters are the parts of the prior, or Dirichlet weights beside the map.",
+    ),
+)
+"""What the map is made of."""
+
+model_options = _together(
+    click.option(
+        "--n-pcs", default=20, show_default=True, help="Principal components the model learns from."
+    ),
+    click.option(
+        "--n-clusters",
+        type=int,
+        help="Components, arms, pieces or sectors of the prior, or Dirichlet weights.  [default: "
+        "30 of a learnt mixture, 10 of a fixed one and of Dirichlet weights, 5 arms or pieces]",
+    ),
+    click.option(
+        "--map-steps",
+        default=8000,
+        show_default=True,
+        help="Optimiser steps that learn the map; fewer is faster and rougher.",
+    ),
+    click.option(
+        "--posterior-steps",
+        type=int,
+        help="Optimiser steps that learn the uncertainty.  [default: 50; 3000 for a prior that "
+        "cannot guide the diffusion]",
+    ),
+    click.option("--draws", default=200, show_default=True, help="Posterior draws a sample."),
+)
+"""Size and training of the model."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ancestry-ddvi")
 def cli() -> None:
@@ -200,24 +295,7 @@ def cli() -> None:
 
 @cli.command(epilog=EXAMPLES)
 @genotype_files
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    metavar="TSV",
-    help="Table of labels (csv or tsv with a header), joined by sample id; used to colour and to "
-    "score, never to train but with --supervise.",
-)
-@click.option("--id-column", metavar="NAME", help="Column of the sample ids in --labels.")
-@click.option(
-    "--label-column",
-    "--population-column",
-    "population_column",
-    metavar="NAME",
-    help="Column of the populations in --labels.",
-)
-@click.option(
-    "--superpopulation-column", metavar="NAME", help="Column of the superpopulations in --labels."
-)
+@label_options
 @click.option(
     "--supervise",
     is_flag=False,
@@ -249,53 +327,10 @@ def cli() -> None:
     help="Share of samples to learn nothing from and to place like new ones; gives held-out "
     "metrics.",
 )
-@filter_options(learning=True)
-@click.option(
-    "--ld-r2", default=0.2, show_default=True, help="Prune variants linked above this; 1 for none."
-)
-@click.option(
-    "--max-kinship",
-    default=0.0884,
-    show_default=True,
-    help="Of samples more closely related (KING-robust) some are placed, not learnt from, so that "
-    "no such pair is left; 1 learns from all.",
-)
+@learning_options
 @reading_options
-@click.option(
-    "--n-pcs", default=20, show_default=True, help="Principal components the model learns from."
-)
-@click.option(
-    "--prior",
-    metavar="NAME",
-    help="What the map should look like: mixture (learnt), fixed-mixture, gaussian, vamp, "
-    "pinwheel, swiss-roll or square.  [default: mixture; gaussian with --clustering dirichlet]",
-)
-@click.option(
-    "--clustering",
-    type=click.Choice(["mixture", "dirichlet"]),
-    default="mixture",
-    show_default=True,
-    help="Clusters are the parts of the prior, or Dirichlet weights beside the map.",
-)
-@click.option(
-    "--n-clusters",
-    type=int,
-    help="Components, arms, pieces, sectors of the prior, or Dirichlet weights.  [default: 30 of a "
-    "learnt mixture, 10 of a fixed one and of Dirichlet weights, 5 arms, 4 sides]",
-)
-@click.option(
-    "--map-steps",
-    default=8000,
-    show_default=True,
-    help="Optimiser steps that learn the map; fewer is faster and rougher.",
-)
-@click.option(
-    "--posterior-steps",
-    type=int,
-    help="Optimiser steps that learn the uncertainty; fewer is faster and rougher.  [default: 50 "
-    "where the prior is made of Gaussians, 3000 where it is not]",
-)
-@click.option("--draws", default=200, show_default=True, help="Posterior draws a sample.")
+@prior_options
+@model_options
 @click.option(
     "--threads",
     default=1,
@@ -318,24 +353,11 @@ def embed(
     seed: int,
     n_latent: int,
     holdout: float,
-    maf: float,
-    geno: float,
-    mind: float,
-    hwe: float,
-    ld_r2: float,
-    max_kinship: float,
-    n_pcs: int,
-    prior: str | None,
-    clustering: str,
-    n_clusters: int | None,
-    map_steps: int,
-    posterior_steps: int | None,
-    draws: int,
     threads: int,
     force: bool,
     quiet: bool,
     verbose: bool,
-    **reading: Any,
+    **given: Any,
 ) -> None:
     """Embed samples: a map, a table with uncertainty, GWAS covariates, metrics and a model.
 
@@ -349,32 +371,13 @@ def embed(
         _refuse_to_train(context)
     _limit_threads(threads)
     # Only now: these imports take seconds, and --help or a wrong option should not wait for them.
-    from ancestry_ddvi.ddvi.model import ModelConfig
-    from ancestry_ddvi.ddvi.training import TrainingConfig
-    from ancestry_ddvi.pipeline import EmbedConfig, embed_file
-    from ancestry_ddvi.preprocessing.features import FeatureConfig
+    from ancestry_ddvi.pipeline import embed_file
 
-    config = EmbedConfig(
-        features=FeatureConfig(
-            n_pcs=n_pcs,
-            min_call_rate=1 - geno,
-            min_maf=maf,
-            min_sample_call_rate=1 - mind,
-            ld_max_r2=ld_r2,
-        ),
-        model=ModelConfig(
-            n_latent=n_latent, n_clusters=n_clusters, prior=prior, clustering=clustering
-        ),
-        training=TrainingConfig(map_steps=map_steps, posterior_steps=posterior_steps),
-        n_draws=draws,
-        holdout=holdout,
-        max_kinship=max_kinship,
-        seed=seed,
-    )
+    config = _embed_config(given, n_latent=n_latent, holdout=holdout, seed=seed)
     summary = embed_file(
         genotypes,
         out_dir=out or default_out(genotypes),
-        reading=_reading(reading, hwe=hwe),
+        reading=_reading(given, hwe=given["hwe"]),
         labels_path=labels,
         id_column=id_column,
         population_column=population_column,
@@ -478,6 +481,90 @@ def convert(
         _print("\n".join(map(str, files)))
 
 
+@cli.command(epilog=COMPARE_EXAMPLES)
+@genotype_files
+@label_options
+@click.option(
+    "--methods",
+    default="all",
+    show_default=True,
+    metavar="NAMES",
+    help="Which, joined by commas: gaussian, iaf, nsf, adversarial, hierarchical, pis, ddvi, "
+    "ddvi-unregularised, ddvi-wake-sleep, ddvi-simplified, pca, tsne, umap; or all.",
+)
+@click.option("--seeds", default=5, show_default=True, help="Fits of each method: seeds 0, 1, ...")
+@click.option(
+    "--steps",
+    default=2000,
+    show_default=True,
+    help="Gradient steps of every method but ddvi, which has --map-steps and --posterior-steps.",
+)
+@click.option(
+    "--holdout",
+    default=0.2,
+    show_default=True,
+    help="Share of samples to hold out in a second fit of each seed; 0 for none.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder.  [default: the input's name + .comparison, in the current folder]",
+)
+@learning_options
+@reading_options
+@model_options
+@console_options
+@click.pass_context
+def compare(
+    context: click.Context,
+    /,
+    genotypes: tuple[Path, ...],
+    labels: Path | None,
+    id_column: str | None,
+    population_column: str | None,
+    superpopulation_column: str | None,
+    methods: str,
+    seeds: int,
+    steps: int,
+    holdout: float,
+    out: Path | None,
+    force: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Compare DDVI with other posteriors and maps: one table, with intervals over seeds.
+
+    GENOTYPES is whatever `embed` takes. Finished fits are kept in the output folder: the same
+    command goes on where it was interrupted, and methods or seeds may be added; --force starts
+    over. Without --labels there are bounds, widths and seconds only.
+    """
+    console = _console(quiet, verbose)
+    _check_ranges(context.params)
+    _limit_threads(1)  # seconds are compared
+    from ancestry_ddvi.comparison import CompareConfig, choose, compare_files
+    from ancestry_ddvi.pipeline import LabelChoice
+
+    names, left_out = choose(methods)
+    for name in left_out:
+        console.warn(f'{name} is left out: not installed (pip install "ancestry-ddvi[benchmark]")')
+    summary = compare_files(
+        genotypes,
+        out_dir=out or default_out(genotypes, ".comparison"),
+        config=CompareConfig(
+            methods=names, n_seeds=seeds, n_steps=steps, holdout=holdout, embed=_embed_config(given)
+        ),
+        labels=LabelChoice(labels, id_column, population_column, superpopulation_column),
+        reading=_reading(given, hwe=given["hwe"]),
+        force=force,
+        console=console,
+        command=shlex.join(["ancestry-ddvi", *sys.argv[1:]]),
+    )
+    if not quiet:
+        _print(f"{summary.table}\n\nwritten to {summary.out_dir}/: {'  '.join(summary.files)}")
+
+
 def _columns() -> int:
     """Width of the terminal; 100 where there is none."""
     return max(60, shutil.get_terminal_size((100, 24)).columns)
@@ -516,8 +603,37 @@ def _reading(given: dict[str, Any], **filters: Any) -> ReadOptions:
     )
 
 
-def default_out(genotypes: Sequence[Path]) -> Path:
-    """What the inputs' names share, without suffixes, plus .ddvi, in the current folder."""
+def _embed_config(given: dict[str, Any], n_latent: int = 2, **more: Any) -> EmbedConfig:
+    """What `learning_options`, `prior_options` and `model_options` ask for."""
+    from ancestry_ddvi.ddvi.model import ModelConfig
+    from ancestry_ddvi.ddvi.training import TrainingConfig
+    from ancestry_ddvi.pipeline import EmbedConfig
+    from ancestry_ddvi.preprocessing.features import FeatureConfig
+
+    return EmbedConfig(
+        features=FeatureConfig(
+            n_pcs=given["n_pcs"],
+            min_call_rate=1 - given["geno"],
+            min_maf=given["maf"],
+            min_sample_call_rate=1 - given["mind"],
+            ld_max_r2=given["ld_r2"],
+        ),
+        model=ModelConfig(
+            n_latent=n_latent,
+            n_clusters=given["n_clusters"],
+            **{name: given[name] for name in ("prior", "clustering") if name in given},
+        ),
+        training=TrainingConfig(
+            map_steps=given["map_steps"], posterior_steps=given["posterior_steps"]
+        ),
+        n_draws=given["draws"],
+        max_kinship=given["max_kinship"],
+        **more,
+    )
+
+
+def default_out(genotypes: Sequence[Path], ending: str = ".ddvi") -> Path:
+    """What the inputs' names share, without suffixes, plus ours, in the current folder."""
     names = []
     for path in genotypes:
         name = path.name
@@ -528,7 +644,7 @@ def default_out(genotypes: Sequence[Path]) -> Path:
     if len(set(names)) > 1:
         shared = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
         name = "".join(letters[0] for letters in shared).rstrip("._-0123456789")
-    return Path(f"{name if name.strip('-') else 'genotypes'}.ddvi")
+    return Path(f"{name if name.strip('-') else 'genotypes'}{ending}")
 
 
 def _flag(name: str) -> str:
@@ -536,12 +652,13 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _check_ranges(values: dict[str, float]) -> None:
-    for name in RANGES.keys() & {name for name, value in values.items() if value is not None}:
+def _check_ranges(values: dict[str, float | None]) -> None:
+    for name in RANGES.keys() & values.keys():
         least, most = RANGES[name]
-        if not least <= values[name] <= most:  # true of nan as well
+        value = values[name]
+        if value is not None and not least <= value <= most:  # true of nan as well
             to = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-            raise OptionError(f"{_flag(name)} must be {to}, not {values[name]}")
+            raise OptionError(f"{_flag(name)} must be {to}, not {value}")
 
 
 def _refuse_to_train(context: click.Context) -> None:
@@ -559,8 +676,8 @@ def _refuse_to_train(context: click.Context) -> None:
 
 def _limit_threads(threads: int) -> None:
     """Linear algebra libraries read these once, when they are loaded."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        os.environ[f"{library}_NUM_THREADS"] = str(threads)
 
 
 def _print(

@@ -119,6 +119,9 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self.history_ = train(
             self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self._seed, label=label
         )
+        # Products of single numbers round by the size of the batch they are in, which the same
+        # row in another batch must not show.
+        self.model_.double()
         return self
 
     def _labels(self, y: Any, n: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -64,6 +64,52 @@ def new_folder(target: Path, *, force: bool) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def added_files(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder; if the block succeeds, move its files into `target`, one by one.
+
+    For results that grow: each file is whole at any time, and replaces one of its name. `MANIFEST`
+    is moved first, so that it lists every file that is there, whatever ends the run.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written.
+    """
+    target = Path(os.path.realpath(target))
+    partial: Path | None = None
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        partial = _temporary(target, "partial")
+        yield partial
+        for name in sorted(files_in(partial), key=lambda name: name != MANIFEST):
+            goal = target / name
+            goal.parent.mkdir(exist_ok=True)
+            (partial / name).replace(goal)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: writing failed: {error.strerror or error}; free some space or choose "
+            "another folder with --out"
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise OutputError unless `target` is free, or holds what this program wrote and no more."""
+    _refuse_to_lose(Path(os.path.realpath(target)), force=True)
+
+
+def remove_results(target: Path) -> None:
+    """Remove what an earlier run says it wrote, its list last, and folders empty by that."""
+    for name in sorted(written(target), key=lambda name: name == MANIFEST):
+        path = target / name
+        path.unlink(missing_ok=True)
+        if path.parent != target:
+            _remove_empty([path.parent])
+
+
 def files_in(folder: Path) -> list[str]:
     """Paths of all files below, relative to the folder, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
@@ -89,14 +135,14 @@ def _refuse_to_lose(target: Path, force: bool) -> None:
     content = [p for p in _content(target) if p.name not in _FILE_MANAGERS]
     if not content:
         return
-    written = _written(target)
+    known = written(target)
     foreign = [
         name
         for top in content
         for name in ([f"{top.name}/{f}" for f in files_in(top)] if top.is_dir() else [top.name])
-        if name not in written and Path(name).name not in _FILE_MANAGERS
+        if name not in known and Path(name).name not in _FILE_MANAGERS
     ]
-    if foreign or not written:
+    if foreign or not known:
         raise OutputError(
             f"{target}: holds {foreign[0] if foreign else content[0].name!r}, which ancestry-ddvi "
             "did not write; move it away, or choose another folder with --out"
@@ -108,7 +154,7 @@ def _refuse_to_lose(target: Path, force: bool) -> None:
         )
 
 
-def _written(target: Path) -> set[str]:
+def written(target: Path) -> set[str]:
     """What an earlier run says it wrote; nothing, if none did."""
     try:
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))

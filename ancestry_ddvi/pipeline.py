@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,30 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True)
+class LearntFeatures:
+    """Everything before the model: who is learnt from, and what of them.
+
+    Attributes
+    ----------
+    extractor
+        Makes the features of further samples.
+    features
+        The model's input for all samples.
+    sample_id
+        (n_samples,) their ids.
+    trained_on, held_out, relatives
+        See `FittedEmbedding`.
+    """
+
+    extractor: FeatureExtractor
+    features: Features
+    sample_id: np.ndarray
+    trained_on: np.ndarray
+    held_out: np.ndarray
+    relatives: Relatives | None
+
+
+@dataclass(frozen=True)
 class FittedEmbedding:
     """What `fit_embedding` returns.
 
@@ -175,15 +199,8 @@ def fit_embedding(
     """
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
-    extractor = FeatureExtractor(config.features)
-    drawn = training_mask(genotypes.n_samples, config, genotypes.name)
-    relatives = _find_relatives(genotypes, drawn, config, console)
-    train_mask = drawn if relatives is None else drawn & ~relatives.left_out
-    with console.stage("learn features"):
-        features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
-    trained_on = extractor.trained_on
-    _say_features(console, genotypes, extractor, train_mask)
-    x, noise = features.x[trained_on], features.noise[trained_on]
+    learnt = learn_features(genotypes, config, console)
+    extractor, features, trained_on = learnt.extractor, learnt.features, learnt.trained_on
     label, supervision = None, None
     if labels is not None:
         classes, label = _classes(labels.to_numpy()[trained_on], labels.name)
@@ -194,19 +211,8 @@ def fit_embedding(
             "n_unlabelled": int((label < 0).sum()),
         }
         console.warn(_supervised_words(supervision, len(classes)))
-    model = AncestryModel(x.std(axis=0), config.model, config.seed)
     with console.stage("train the model") as update:
-        history = train(
-            model,
-            x,
-            noise,
-            extractor.unit,
-            config.training,
-            config.seed,
-            progress=update,
-            denoised=features.denoised,
-            label=label,
-        )
+        model, history = train_model(learnt, config, label, progress=update)
     with console.stage("draw from the posterior"):
         provenance = {
             "version": __version__,
@@ -222,8 +228,50 @@ def fit_embedding(
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
         )
+    return FittedEmbedding(
+        fitted, table, features, trained_on, learnt.held_out, learnt.relatives, history
+    )
+
+
+def learn_features(
+    genotypes: GenotypeMatrix, config: EmbedConfig, console: Console
+) -> LearntFeatures:
+    """Draw the held-out samples, set relatives apart, and learn the features from the others."""
+    extractor = FeatureExtractor(config.features)
+    drawn = training_mask(genotypes.n_samples, config, genotypes.name)
+    relatives = _find_relatives(genotypes, drawn, config, console)
+    train_mask = drawn if relatives is None else drawn & ~relatives.left_out
+    with console.stage("learn features"):
+        features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
+    _say_features(console, genotypes, extractor, train_mask)
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
-    return FittedEmbedding(fitted, table, features, trained_on, held_out, relatives, history)
+    return LearntFeatures(
+        extractor, features, genotypes.sample_id, extractor.trained_on, held_out, relatives
+    )
+
+
+def train_model(
+    learnt: LearntFeatures,
+    config: EmbedConfig,
+    label: np.ndarray | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> tuple[AncestryModel, History]:
+    """The product's model, trained on the features of the training samples, and on their labels
+    where the model has classes (`train`)."""
+    x, noise = learnt.features.x[learnt.trained_on], learnt.features.noise[learnt.trained_on]
+    model = AncestryModel(x.std(axis=0), config.model, config.seed)
+    history = train(
+        model,
+        x,
+        noise,
+        learnt.extractor.unit,
+        config.training,
+        config.seed,
+        progress=progress,
+        denoised=learnt.features.denoised,
+        label=label,
+    )
+    return model, history
 
 
 def _classes(labels: np.ndarray, column: Any) -> tuple[tuple[str, ...], np.ndarray]:
@@ -388,24 +436,16 @@ def embed_file(
     console = console or Console(Verbosity.QUIET)
     given = [paths] if isinstance(paths, Path) else list(paths)
     data = _some([path.name for path in given], 3)
-    if labels_path is None and (id_column or population_column or superpopulation_column):
-        raise OptionError("a label column is named but no file of labels; give --labels TSV")
+    wanted = LabelChoice(labels_path, id_column, population_column, superpopulation_column)
     if supervise is not None and labels_path is None:
         raise OptionError("--supervise learns from labels, and none are given; add --labels TSV")
     if supervise is not None and model_path is not None:
         raise OptionError("--supervise is for learning a map, and --model gives a learnt one")
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
-        if labels_path is not None:
-            CheckedFile(labels_path, LabelFileError)  # before the reading that a typo would cost
-        genotypes = _read(console, given, reading or ReadOptions(), fitted_model, config)
-        labels = _read_labels(console, labels_path, id_column, genotypes)
-        levels = (
-            label_levels(labels, population_column, superpopulation_column)
-            if labels
-            else (None, None)
-        )
-        described = _describe_labels(console, labels, levels)
+        wanted.check()  # before the reading that a typo would cost
+        genotypes = read_for(config, given, reading or ReadOptions(), console, fitted_model)
+        labels, levels, described = wanted.read(genotypes, console)
         # Known before the training that it must not cost.
         families = None if genotypes.family_id is None else genotypes.family_id.tolist()
         unfit = unfit_id(map(str, genotypes.sample_id)) or unfit_id(
@@ -441,10 +481,7 @@ def embed_file(
         called = np.isfinite(features.noise)
         _warn_no_data(console, genotypes.sample_id[~called])
         scored = called & (in_sample | held_out)
-        fine, coarse = (
-            None if name is None or labels is None else labels.frame[name].reset_index(drop=True)
-            for name in levels
-        )
+        fine, coarse = level_values(labels, levels)
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
         with console.stage("score the embedding"):
@@ -545,12 +582,56 @@ def _taught_before(
     return None if labels is None else labels.frame.get(column)
 
 
-def _read(
-    console: Console,
+@dataclass(frozen=True)
+class LabelChoice:
+    """Which file of labels is wanted, if any, and its columns, found by name if not given."""
+
+    path: Path | None
+    id_column: str | None = None
+    population: str | None = None
+    superpopulation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.path is None and (self.id_column or self.population or self.superpopulation):
+            raise OptionError("a label column is named but no file of labels; give --labels TSV")
+
+    def check(self) -> None:
+        """Raise LabelFileError if there is no such file."""
+        if self.path is not None:
+            CheckedFile(self.path, LabelFileError)
+
+    def read(
+        self, genotypes: GenotypeMatrix, console: Console
+    ) -> tuple[LabelTable | None, Levels, dict[str, Any] | None]:
+        """The labels, the columns of populations and superpopulations, and both described."""
+        labels = _read_labels(console, self.path, self.id_column, genotypes)
+        levels: Levels = (None, None)
+        if labels is not None:
+            levels = label_levels(labels, self.population, self.superpopulation)
+        return labels, levels, _describe_labels(console, labels, levels)
+
+
+Levels = tuple[str | None, str | None]
+"""Names of the columns of populations and of superpopulations."""
+
+
+def level_values(
+    labels: LabelTable | None, levels: Levels
+) -> tuple[pd.Series | None, pd.Series | None]:
+    """(n_samples,) populations and superpopulations in the samples' order."""
+    fine, coarse = (
+        None if name is None or labels is None else labels.frame[name].reset_index(drop=True)
+        for name in levels
+    )
+    return fine, coarse
+
+
+def read_for(
+    config: EmbedConfig,
     paths: Sequence[Path],
     options: ReadOptions,
-    model: EmbeddingModel | None,
-    config: EmbedConfig,
+    console: Console,
+    model: EmbeddingModel | None = None,
 ) -> GenotypeMatrix:
     """Read what the run can use: common variants, or those of the model."""
     if model is None:
@@ -650,14 +731,14 @@ def _rows(labels: pd.Series | None, samples: np.ndarray) -> pd.Series | None:
     return None if labels is None else labels[samples].reset_index(drop=True)
 
 
-def _columns_words(levels: tuple[str | None, str | None]) -> str:
+def _columns_words(levels: Levels) -> str:
     """Which columns are the labels, for the `data` of each metric."""
     named = zip(("population", "superpopulation"), levels, strict=True)
     return "".join(f", {level} = column {name!r}" for level, name in named if name is not None)
 
 
 def _describe_labels(
-    console: Console, labels: LabelTable | None, levels: tuple[str | None, str | None]
+    console: Console, labels: LabelTable | None, levels: Levels
 ) -> dict[str, Any] | None:
     """Say and return which file and columns the labels come from."""
     if labels is None:

@@ -8,7 +8,9 @@ it stopped; results of other settings, code or data are refused (`--fresh` start
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,17 +19,23 @@ import click
 import common
 import numpy as np
 import pandas as pd
-import scoring
-from scoring import PEERS, score_held_out, score_in_sample
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes, read_labels
 from ancestry_ddvi.baselines import reductions
+from ancestry_ddvi.baselines.reductions import Fitted, pca, tsne, umap
 from ancestry_ddvi.pipeline import EmbedConfig
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
-from ancestry_ddvi.reporting import scores
+from ancestry_ddvi.reporting import map_scores, metrics, scores
+from ancestry_ddvi.reporting.map_scores import score_held_out, score_in_sample
 from ancestry_ddvi.reporting.scores import N_COMPONENTS, clustering_scores, purity_ceiling
 
 OURS = "DDVI (ours)"
+PEERS: dict[str, Callable[[np.ndarray, int], Fitted]] = {
+    "PCA, 2 components": pca,
+    "PCA, 10 components": partial(pca, n_latent=10),
+    "UMAP": umap,
+    "t-SNE": tsne,
+}
 HOLDOUT = 0.2
 COLUMNS = {
     "rms_10_nmi": "NMI",
@@ -91,7 +99,7 @@ class Bench:
             "holdout": HOLDOUT,
             "code": common.code_digest("ddvi", "preprocessing"),
             "scorers": common.digest(
-                *(Path(module.__file__) for module in (scoring, scores, reductions))
+                *(Path(module.__file__) for module in (map_scores, metrics, scores, reductions))
             ),
             "versions": common.versions(),
         }

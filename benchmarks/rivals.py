@@ -25,11 +25,14 @@ from ancestry_ddvi import fit_embedding, load_model
 from ancestry_ddvi.baselines import POSTERIORS, PathIntegralPosterior, Posterior
 from ancestry_ddvi.baselines.discrepancy import Discrepancy, discrepancy, region_level
 from ancestry_ddvi.baselines.exact import GridPosterior, exact_posterior
-from ancestry_ddvi.ddvi.model import BATCH, AncestryModel
+from ancestry_ddvi.ddvi.guided import GuidedPosterior
+from ancestry_ddvi.ddvi.latent import BATCH
+from ancestry_ddvi.ddvi.loop import MAX_GRADIENT
+from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.objective import bound_terms, dream
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
-from ancestry_ddvi.ddvi.training import COMPLETE_SHARE, MAX_GRADIENT, _draw_noise, missing_noise
+from ancestry_ddvi.ddvi.training import COMPLETE_SHARE, draw_noise, missing_noise
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.pipeline import EmbedConfig
 
@@ -80,7 +83,7 @@ class Theta:
     def pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """z, x and noise as the sleep phase draws them."""
         least = self.config.training.min_kept
-        noise = _draw_noise(n, self.unit, COMPLETE_SHARE, least, generator)
+        noise = draw_noise(n, self.unit, COMPLETE_SHARE, least, generator)
         return *dream(self.model.prior, self.model.decoder, noise, generator), noise
 
 
@@ -179,8 +182,29 @@ def diffusion(theta: Theta) -> DiffusionPosterior:
     return DiffusionPosterior(anchor, shape.n_steps, shape.n_hidden)
 
 
+def guided(theta: Theta) -> GuidedPosterior:
+    """DDVI that starts from theta's Laplace mixture; its networks are fresh."""
+    posterior = theta.model.posterior
+    assert isinstance(posterior, GuidedPosterior)
+    return posterior.fresh()
+
+
+@dataclass(frozen=True)
+class LaplaceMixture:
+    """The guide without a diffusion: what of the guided posterior is closed form."""
+
+    theta: Theta
+
+    def sample(self, x: Tensor, noise: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+        """(n_draws, n, D) draws."""
+        mixture = self.theta.model.laplace_mixture(x, noise)
+        return mixture.sample(torch.Size((n_draws, len(x))), generator)
+
+
 RIVALS: dict[str, Rival] = {
     "product default": Rival(lambda theta: theta.model.posterior, loss=None),
+    "guided": Rival(guided),
+    "laplace mixture": Rival(LaplaceMixture, loss=None),
     "diffusion": Rival(diffusion, wake=True),
     "diffusion, sleep only": Rival(diffusion),
     "gaussian, bound": Rival(partial(from_table, make=POSTERIORS["gaussian"]), bound_loss),

@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {*_RUN, "provenance", "reference_sites"},
     "reference_sites": {"genotypes"},
     "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
-    "cli": {*_RUN, "conversion", "inspection", "provenance", "pipeline"},
+    "comparison": {*_RUN, "baselines", "provenance", "pipeline"},
+    "cli": {*_RUN, "comparison", "conversion", "inspection", "provenance", "pipeline"},
     "__main__": {"cli"},
 }
 """Room -> the rooms below it that it knows. A new room is added here, with its place."""

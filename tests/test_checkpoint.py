@@ -122,7 +122,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (lambda f: (f / "model.json").write_text("{"), "not a model description"),
     "a list": (lambda f: (f / "model.json").write_text("[]"), "not a model description"),
     "not UTF-8": (lambda f: (f / "model.json").write_bytes(b"\xff"), "not a model description"),
-    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "json: format is 99, .* reads 2;"),
+    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "json: format is 99, .* reads 3;"),
     "older": (lambda f: edit(f, lambda d: d.update(format=1)), "json: format is 1, .* train"),
     "half a format": (lambda f: edit(f, lambda d: d.update(format=2.0)), "json: format is 2.0"),
     "format true": (lambda f: edit(f, lambda d: d.update(format=True)), "json: format is true"),
@@ -147,8 +147,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too long": (
         lambda f: edit(f, lambda d: d["model"].update(n_steps=10**9)),
-        "model.json: model.n_steps is 1000000000, not 10",
+        "model.json: model.n_steps is 1000000000, not 6 ",
     ),
+    "guided by text": (
+        lambda f: edit(f, lambda d: d["model"].update(guided="no")),
+        'model.json: model.guided is "no", not true or false',
+    ),
+    "not guided": (lambda f: edit(f, lambda d: d["model"].update(guided=False)), "not a model of"),
     "eigenvalue 0": (lambda f: tensor(f, "extractor.eigenvalue", 0), "extractor.eigenvalue is 0.0"),
     "shrinkage < 0": (lambda f: tensor(f, "extractor.shrinkage", -1), "shrinkage is -1.0, not pos"),
     "eigenvalue nan": (

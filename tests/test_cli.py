@@ -28,9 +28,11 @@ from cli_helpers import (
 )
 from conftest import Cut, Run
 from helpers import make_variants, vcf_header, write_vcf
+from simulate import balding_nichols
 
 from ancestry_ddvi import __version__
-from ancestry_ddvi.cli import RANGES, _catch_signals, default_out, embed, main
+from ancestry_ddvi.cli import RANGES, _catch_signals, compare, default_out, embed, main
+from ancestry_ddvi.comparison import METHODS, CompareConfig
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.pipeline import EmbedConfig
 
@@ -55,8 +57,8 @@ def ancestry_ddvi_command(
 ) -> Iterator[Command]:
     """Run `ancestry-ddvi ARGS` by its entry point, in an empty folder."""
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
@@ -113,7 +115,7 @@ def test_defaults_are_those_of_the_library() -> None:
     # They stand in the command line too, because help should not wait for torch.
     said = {p.name: p.default for p in embed.params}
     config = EmbedConfig()
-    assert {name: said[name] for name in RANGES} == pytest.approx(
+    assert {name: said[name] for name in RANGES if name in said} == pytest.approx(
         {
             "seed": config.seed,
             "n_latent": config.model.n_latent,
@@ -137,6 +139,65 @@ def test_defaults_are_those_of_the_library() -> None:
     assert int(said["chr_set"]) == reading.chr_set
     assert said["multiallelic"] == reading.multiallelic
     assert said["half_calls"] == reading.half_calls
+
+
+def test_defaults_of_compare_are_those_of_embed_and_the_library() -> None:
+    said, of_embed = ({p.name: p.default for p in c.params} for c in (compare, embed))
+    own = {"methods", "seeds", "steps", "holdout", "out"}
+    config = CompareConfig()
+    assert (said["seeds"], said["steps"], said["holdout"]) == (
+        config.n_seeds,
+        config.n_steps,
+        config.holdout,
+    )
+    assert set(said) - set(of_embed) == {"methods", "seeds", "steps"}
+    shared = {name: value for name, value in said.items() if name not in own}
+    assert shared == {name: of_embed[name] for name in shared}
+    assert config.methods == tuple(METHODS)
+
+
+def test_help_of_compare_names_every_method(ancestry_ddvi_command: Command) -> None:
+    outcome = ancestry_ddvi_command("compare", "--help")
+    assert outcome.code == 0
+    assert "ancestry-ddvi compare genotypes.vcf.gz --labels panel.tsv" in outcome.out
+    unbroken = re.sub(r"-\n +", "-", outcome.out)
+    words = set(re.findall(r"[\w-]+", unbroken))
+    assert set(METHODS) <= words
+
+
+def test_compare_prints_the_table(ancestry_ddvi_command: Command, tmp_path: Path) -> None:
+    genotypes, population = balding_nichols(10, 300, 0.15, 3, 0)
+    vcf = write_vcf(tmp_path / "some.vcf", genotypes.dosage, genotypes.sample_id)
+    panel = tmp_path / "panel.csv"
+    lines = [f"{i},{p}\n" for i, p in zip(genotypes.sample_id, population, strict=True)]
+    panel.write_text("sample,population\n" + "".join(lines))
+    args = ["compare", vcf, "--labels", panel, "--methods", "gaussian,pca", "--seeds", "1"]
+    args += ["--steps", "2", "--n-pcs", "3", "--holdout", "0", "--max-kinship", "1"]
+    outcome = ancestry_ddvi_command(*args)
+    assert outcome.code == 0, outcome.err
+    assert "written to some.comparison/: comparison.csv" in outcome.out
+    table = [line.split()[0] for line in outcome.out.splitlines()[1:3]]
+    assert table == ["AEVB", "PCA"]
+    assert "1/2 gaussian, seed 0" in outcome.err
+    again = ancestry_ddvi_command(*args, "-q")
+    assert (again.code, again.out, again.err) == (0, "", "")
+    check_refusal(ancestry_ddvi_command(*args, "--steps", "3"), "other --steps", "--force")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--methods", "gausian"], ["--methods", "'gausian'", "ddvi-wake-sleep"]),
+        (["--seeds", "0"], ["--seeds", "at least 1", "0"]),
+        (["--steps", "0"], ["--steps", "at least 1", "0"]),
+        (["--holdout", "1"], ["--holdout", "0.99"]),
+        (["--label-column", "pop"], ["--labels"]),
+    ],
+)
+def test_compare_refuses_wrong_options_before_it_reads(
+    ancestry_ddvi_command: Command, args: list[str], words: list[str]
+) -> None:
+    check_refusal(ancestry_ddvi_command("compare", "no_such.vcf", *args), *words)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
 
-QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 30}
+QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 10}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,22 @@ def test_in_a_pipeline(x: np.ndarray) -> None:
     assert embedded.shape == (60, 2)
     np.testing.assert_allclose(pipeline.transform(x), embedded)
     assert np.isfinite(pipeline.score(x))
+
+
+def test_a_row_is_embedded_alike_in_any_company(fitted: DDVI, x: np.ndarray) -> None:
+    """Draws of a row follow from the row; only the rounding of larger products may differ."""
+    some = [40, 2, 17]
+    for method in ("sample", "predict_proba"):
+        of_all, of_some = (getattr(fitted, method)(rows) for rows in (x, x[some]))
+        axis = of_all.ndim - 2
+        np.testing.assert_allclose(of_some, of_all.take(some, axis), rtol=1e-6, atol=1e-6)
+    assert len(np.unique(fitted.sample(x)[0, :20], axis=0)) == 20
+
+
+@parametrize_with_checks([DDVI(n_clusters=3, n_draws=8, map_steps=6, posterior_steps=3)])
+def test_checks_of_scikit_learn(estimator: DDVI, check: Any) -> None:
+    """All that apply, none excused; six steps of training are enough for what they ask."""
+    check(estimator)
 
 
 @pytest.mark.parametrize("method", ["transform", "predict_proba", "sample", "score"])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_baselines import DECODER, PRIOR, evidence, exact_posterior, seeded
+from linear_gaussian import DECODER, PRIOR, evidence, exact_posterior, seeded
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 

@@ -104,11 +104,12 @@ def test_components_against_scikit_allel() -> None:
     whose eigenvalues lie close together.
     """
     genotypes, _ = simulated()
-    extractor = FeatureExtractor(dataclasses.replace(CONFIG, min_maf=0, ld_max_r2=1))
+    config = dataclasses.replace(CONFIG, scaling=0.5, n_local=0, min_maf=0, ld_max_r2=1)
+    extractor = FeatureExtractor(config)
     features = extractor.fit_transform(genotypes)
     used = (genotypes.dosage > 0).any(axis=0) & (genotypes.dosage < 2).any(axis=0)
     scores, model = allel.pca(
-        genotypes.dosage[:, used].T.astype(float), n_pcs=5, scaler="patterson", copy=True
+        genotypes.dosage[:, used].T.astype(float), n_components=5, scaler="patterson", copy=True
     )
     assert len(extractor.variants) == used.sum()
     ours = features.x / extractor.shrinkage

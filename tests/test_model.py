@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from ancestry_ddvi.ddvi import model as model_module
-from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig, row_key
+from ancestry_ddvi.ddvi.objective import bound_terms
+from ancestry_ddvi.ddvi.streams import Streams
 from ancestry_ddvi.errors import OptionError
 
 torch.set_num_threads(1)
@@ -97,12 +99,13 @@ def test_draws_and_elbo_depend_on_their_seed_only() -> None:
 def test_elbo_is_the_average_of_single_bounds_and_settles() -> None:
     model = make_model()
     x, noise = features(6)
-    generator = torch.Generator().manual_seed(2)
     rows = (torch.as_tensor(x).float(), torch.as_tensor(noise).float())
+    streams = Streams(row_key(np.column_stack([x / SCALE, noise])), 2)
     with torch.no_grad():
-        single = [model.bound(*rows, generator).elbo.numpy() for _ in range(5)]
+        of_draws = bound_terms(model.prior, model.decoder, model.posterior, *rows, streams, 5).elbo
+    assert (of_draws.std(0) > 0).all()
     np.testing.assert_allclose(
-        model.elbo(x, noise, n_draws=5, seed=2), np.mean(single, axis=0), rtol=1e-5
+        model.elbo(x, noise, n_draws=5, seed=2), of_draws.mean(0).numpy(), rtol=1e-5
     )
     spread = {
         n: np.std([model.elbo(x, noise, n_draws=n, seed=s) for s in range(20)], axis=0).mean()
@@ -115,18 +118,39 @@ def test_batches_cut_the_work_and_not_the_result(monkeypatch: pytest.MonkeyPatch
     """Rows stay at their place: in order, none left out, each with its own noise."""
     model = make_model()
     x, noise = features(23)
-    whole = model.sample_posterior(x, noise, n_draws=640, seed=0)
-    whole_elbo = model.elbo(x, noise, n_draws=100)
-    monkeypatch.setattr(model_module, "BATCH", 50)
-    parts = model.sample_posterior(x, noise, n_draws=640, seed=0)
-    assert not np.array_equal(whole, parts)
-    error = np.hypot(whole.std(0), parts.std(0)) / np.sqrt(640)
-    assert (np.abs(whole.mean(0) - parts.mean(0)) < 5 * error).all()
-    np.testing.assert_allclose(whole.std(0), parts.std(0), rtol=0.2)
-    monkeypatch.setattr(model_module, "BATCH", 4)
-    np.testing.assert_allclose(model.elbo(x, noise, n_draws=100), whole_elbo, rtol=0.5)
-    rank = np.corrcoef(model.elbo(x, noise, n_draws=100), whole_elbo)[0, 1]
-    assert rank > 0.95
+    whole = model.draw(x, noise, n_draws=10, seed=0)
+    for batch in (50, 4):
+        monkeypatch.setattr(model_module, "BATCH", batch)
+        parts = model.draw(x, noise, n_draws=10, seed=0)
+        for one, other in zip(whole, parts, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_draws_do_not_depend_on_the_company(guided: bool) -> None:
+    """Any samples in any order; but for the rounding of batched products they are the same."""
+    model = make_model(guided=guided)
+    x, noise = features(23)
+    noise = noise * np.linspace(0.1, 9, 23)
+    whole, elbo = model.draw(x, noise, n_draws=10, seed=0)
+    some = np.array([20, 3, 11])
+    draws, elbo_of_some = model.draw(x[some], noise[some], n_draws=10, seed=0)
+    np.testing.assert_allclose(draws, whole[:, some], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(elbo_of_some, elbo[some], rtol=1e-4)
+
+
+def test_samples_have_streams_of_their_own_told_by_key() -> None:
+    """The same features under two keys are two samples, under one key the same draws."""
+    model = make_model()
+    x, noise = np.ones((3, 5)), np.zeros(3)
+    key = np.array([7, 8, 7], dtype=np.uint64)
+    draws, _ = model.draw(x, noise, n_draws=2000, seed=0, key=key)
+    np.testing.assert_allclose(draws[:, 0], draws[:, 2], atol=1e-4)
+    correlation = np.corrcoef(draws[:, 0, 0], draws[:, 1, 0])[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(2000)
+    # Without keys, equal rows are one sample, whatever their rounding and the sign of their zeros.
+    rows = np.array([[0.0, 1], [-0.0, 1], [1e-15, 1], [1, 0], [1e-3, 1]])
+    assert [len(set(row_key(rows)[:n])) for n in (3, 4, 5)] == [1, 2, 3]
 
 
 def test_membership_is_the_average_over_draws() -> None:

@@ -13,7 +13,14 @@ import pytest
 from cli_helpers import tree
 
 from ancestry_ddvi.errors import OutputError
-from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
+from ancestry_ddvi.outputs import (
+    MANIFEST,
+    added_files,
+    check_replaceable,
+    files_in,
+    new_folder,
+    remove_results,
+)
 
 
 def fill(folder: Path, text: str) -> None:
@@ -296,3 +303,74 @@ def test_of_two_forced_runs_the_later_one_stays(tmp_path: Path, existed: bool) -
     assert (target / "embedding.csv").read_text() == "slow"
     assert files_in(tmp_path) == [f"out/{name}" for name in files_in(target)]
     assert len(files_in(target)) == 3
+
+
+# Results that grow.
+
+
+def add(target: Path, **texts: str) -> None:
+    with added_files(target) as folder:
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+        files = [*texts, MANIFEST]
+        (folder / MANIFEST).write_text(json.dumps({"files": files}))
+
+
+def test_files_are_added_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "out"
+    add(target, one="1")
+    add(target, two="2", one="new")
+    assert files_in(target) == ["one", MANIFEST, "two"]
+    assert (target / "one").read_text() == "new"
+    with added_files(target) as folder:
+        (folder / "maps").mkdir()
+        (folder / "maps" / "a.csv").write_text("a")
+    assert files_in(target) == ["maps/a.csv", "one", MANIFEST, "two"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_early_end_adds_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    add(tmp_path / "out", one="1")
+    before = tree(tmp_path)
+
+    def half() -> None:
+        with added_files(tmp_path / "out") as folder:
+            (folder / "one").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        half()
+    assert tree(tmp_path) == before
+
+
+def test_the_list_comes_before_what_it_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def only_the_list(self: Path, goal: Path) -> Path:
+        if self.name != MANIFEST:
+            raise KeyboardInterrupt
+        return replace(self, goal)
+
+    monkeypatch.setattr(Path, "replace", only_the_list)
+    with pytest.raises(KeyboardInterrupt):
+        add(tmp_path / "out", a="1")
+    assert files_in(tmp_path / "out") == [MANIFEST]
+
+
+def test_a_place_where_nothing_can_be_added_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="writing failed"):
+        add(tmp_path / "file" / "out", one="1")
+
+
+def test_results_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    write(target, "old")
+    check_replaceable(target)
+    (target / "notes").write_text("mine")
+    with pytest.raises(OutputError, match="notes"):
+        check_replaceable(target)
+    remove_results(target)
+    assert tree(target) == {"notes": b"mine"}

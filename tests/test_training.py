@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi import training
+from ancestry_ddvi.ddvi.loop import LOG_EVERY
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.training import (
     History,
@@ -29,6 +30,7 @@ torch.set_num_threads(1)
 
 UNIT = 0.02
 MODEL = ModelConfig(n_latent=2, n_clusters=8, n_steps=5, n_hidden=32)
+UNGUIDED = replace(MODEL, guided=False)
 
 
 def config(map_steps: int, posterior_steps: int, **settings: Any) -> TrainingConfig:
@@ -58,9 +60,9 @@ class Clusters:
         x = centre[label] + within * random.normal(size=(300, 8))
         return cls(x, np.zeros(300), label)
 
-    def model(self, seed: int = 0) -> AncestryModel:
+    def model(self, config: ModelConfig = MODEL) -> AncestryModel:
         """Untrained."""
-        return AncestryModel(self.x.std(0), MODEL, seed)
+        return AncestryModel(self.x.std(0), config, seed=0)
 
     def accuracy(self, model: AncestryModel) -> float:
         """kNN accuracy of the embedding, posterior means, in 5 folds."""
@@ -82,11 +84,11 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    """Both phases, a few hundred steps each."""
+    """All phases: 600 steps of the map, 300 of the decoder, 40 of the posterior."""
     data = Clusters.make()
     model, fractions = data.model(), [0.0]
     history = train(
-        model, data.x, data.noise, UNIT, config(600, 300), seed=0, progress=fractions.append
+        model, data.x, data.noise, UNIT, config(600, 40), seed=0, progress=fractions.append
     )
     return Run(data, model, history, fractions)
 
@@ -99,6 +101,12 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Bitwise equality."""
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def own_networks(model: AncestryModel) -> dict[str, Tensor]:
+    """The weights of its posterior but for the encoder."""
+    own = ("posterior.denoiser", "posterior.start")
+    return {name: value for name, value in model.state_dict().items() if name.startswith(own)}
 
 
 # --- it learns ----------------------------------------------------------------------------------
@@ -131,16 +139,46 @@ def test_elbo_rises_and_stays_below_what_the_data_allow(run: Run) -> None:
     assert after < -entropy + 0.5
 
 
-def test_posterior_phase_brings_the_bound_closer() -> None:
-    """From the same map, a trained chain is worth more than an untrained one."""
+def bound_after(settings: ModelConfig, posterior_steps: int) -> float:
+    """Mean bound of the very samples, from the same map each time."""
     data = Clusters.make()
-    bound = []
-    for posterior_steps in (0, 300):
+    model = data.model(settings)
+    train(model, data.x, data.noise, UNIT, config(150, posterior_steps, wake_every=2), seed=0)
+    return float(model.elbo(data.x, data.noise, n_draws=32).mean())
+
+
+def test_posterior_phase_brings_the_bound_closer() -> None:
+    """A trained chain is worth more than an untrained one; with a guide there is little to gain,
+    since that starts ahead of what a trained chain without one has reached."""
+    untrained, trained = (bound_after(UNGUIDED, steps) for steps in (0, 300))
+    assert trained > untrained + 0.1
+    guided = bound_after(MODEL, 0)
+    assert guided > trained + 0.1
+    assert bound_after(MODEL, 50) > guided - 0.02
+
+
+def test_decoder_phase_raises_the_bound_and_leaves_the_encoder_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bound of the encoder's Gaussian, on complete samples."""
+    data = Clusters.make()
+    run_phases = training.run_phases
+    bound, encoder = [], []
+    for with_phase in (False, True):
         model = data.model()
-        # Sleep with no noise but what the samples have: the bound is of these very samples.
-        train(model, data.x, data.noise, UNIT, config(150, posterior_steps, wake_every=2), seed=0)
-        bound.append(model.elbo(data.x, data.noise, n_draws=32).mean())
-    assert bound[1] > bound[0] + 0.1
+        with monkeypatch.context() as patch:
+            if not with_phase:
+                patch.setattr(
+                    training, "run_phases", lambda m, p, *rest: run_phases(m, p[:1], *rest)
+                )
+            train(model, data.x, data.noise, UNIT, config(200, 0, noisy_share=0.0), seed=0)
+        encoder.append(weights(model.posterior.anchor))
+        # A chain of no guide and no training is the encoder's Gaussian, but for its T steps.
+        chain = data.model(UNGUIDED)
+        chain.load_state_dict(model.state_dict() | own_networks(chain))
+        bound.append(float(chain.elbo(data.x, data.noise, n_draws=32).mean()))
+    assert same(encoder[0], encoder[1])
+    assert bound[1] > bound[0] + 0.3
 
 
 def test_noisier_samples_have_wider_posteriors(run: Run) -> None:
@@ -157,7 +195,7 @@ def test_posterior_of_an_empty_sample_nears_the_prior() -> None:
     """Nothing seen, nothing known: what calibration means at the far end."""
     data, unit = Clusters.make(), 1.0
     model = data.model()
-    train(model, data.x, data.noise, unit, config(150, 300), seed=0)
+    train(model, data.x, data.noise, unit, config(150, 20), seed=0)
     noise = missing_noise(torch.tensor([0.004]), unit).numpy()
     draws = model.sample_posterior(np.zeros((1, 8)), noise, n_draws=4000, seed=2)[:, 0]
     prior = model.prior.sample(4000, torch.Generator().manual_seed(3)).detach().numpy()
@@ -176,7 +214,7 @@ def test_the_seed_decides_every_bit_and_nothing_else_does() -> None:
         # Whatever a caller drew before, or draws with numpy, must not matter.
         torch.randn(len(trained) + 1)
         np.random.default_rng().normal()
-        histories.append(train(model, data.x, data.noise, UNIT, config(40, 40), seed=seed))
+        histories.append(train(model, data.x, data.noise, UNIT, config(40, 20), seed=seed))
         trained.append(weights(model))
     assert same(trained[0], trained[1])
     np.testing.assert_equal(histories[0].terms, histories[1].terms)
@@ -204,46 +242,45 @@ def test_input_arrays_are_not_changed() -> None:
 # --- phases -------------------------------------------------------------------------------------
 
 
-def test_each_phase_moves_its_own_weights() -> None:
+@pytest.mark.parametrize("settings", [MODEL, UNGUIDED], ids=["guided", "unguided"])
+def test_each_phase_moves_its_own_weights(settings: ModelConfig) -> None:
     data = Clusters.make()
-    start = weights(data.model())
+    start = weights(data.model(settings))
 
     def moved(map_steps: int, posterior_steps: int) -> set[str]:
-        model = data.model()
-        settings = config(map_steps, posterior_steps, wake_every=2)
-        train(model, data.x, data.noise, UNIT, settings, seed=0)
+        model = data.model(settings)
+        training = config(map_steps, posterior_steps, wake_every=2)
+        train(model, data.x, data.noise, UNIT, training, seed=0)
         assert all(p.requires_grad for p in model.parameters())
         after = weights(model)
         names = {name for name in start if not torch.equal(start[name], after[name])}
         return {".".join(name.split(".")[: 1 + name.startswith("posterior")]) for name in names}
 
-    # The generative model is frozen while the posterior is trained, in wake steps too.
+    # The generative model is frozen while the posterior is trained, in wake steps too; with a
+    # guide, the encoder is no part of the posterior but of what it sees.
+    of_posterior = {"posterior.denoiser", "posterior.start"}
     assert moved(12, 0) == {"prior", "decoder", "posterior.anchor"}
-    assert moved(0, 12) == {"posterior.anchor", "posterior.denoiser", "posterior.start"}
+    assert moved(0, 12) == of_posterior | (set() if settings.guided else {"posterior.anchor"})
     assert moved(0, 0) == set()
 
 
 def test_history_and_progress(run: Run) -> None:
     history = run.history
     assert history.steps == sorted(set(history.steps))
-    assert history.steps[-1] == 900
-    assert 600 in history.steps
-    assert set(history.terms) == {
-        *("reconstruction", "prior_kl", "neighbour", "distance"),
-        *("denoising", "terminal", "anchor"),
+    assert history.steps[-1] == 940
+    assert {600, 900} <= set(history.steps)
+    steps = np.array(history.steps)
+    phases = {
+        **dict.fromkeys(("reconstruction", "prior_kl"), steps <= 900),
+        **dict.fromkeys(("neighbour", "distance"), steps <= 600),
+        **dict.fromkeys(("denoising", "terminal"), steps > 900),
     }
+    assert set(history.terms) == set(phases)
+    for name, column in history.terms.items():
+        np.testing.assert_array_equal([value is not None for value in column], phases[name])
     assert all(len(column) == len(history.steps) for column in history.terms.values())
     assert run.fractions == sorted(run.fractions)
     assert run.fractions[-1] == 1
-
-
-def test_history_fills_what_a_phase_does_not_have() -> None:
-    history = History()
-    history.add(1, {"a": 1.0})
-    history.add(2, {"b": 2.0})
-    history.add(3, {"a": 3.0, "b": 4.0})
-    assert history.steps == [1, 2, 3]
-    np.testing.assert_equal(history.terms, {"a": [1, None, 3], "b": [None, 2, 4]})
 
 
 def test_wake_steps_come_as_often_as_asked() -> None:
@@ -251,8 +288,8 @@ def test_wake_steps_come_as_often_as_asked() -> None:
     seen: list[set[str]] = []
     original = training._posterior_terms
 
-    def spy(*arguments: Any) -> dict[str, Tensor]:
-        terms = original(*arguments)
+    def spy(*arguments: Any, guided: bool) -> dict[str, Tensor]:
+        terms = original(*arguments, guided=guided)
         seen.append(set(terms))
         return terms
 
@@ -260,9 +297,27 @@ def test_wake_steps_come_as_often_as_asked() -> None:
         patch.setattr(training, "_posterior_terms", spy)
         for wake_every in (3, 1, 0):
             settings = config(0, 12, wake_every=wake_every)
-            train(data.model(), data.x, data.noise, UNIT, settings, seed=0)
-    wake, sleep = {"reconstruction", "prior_kl"}, {"denoising", "terminal", "anchor"}
-    assert seen == [sleep, sleep, wake] * 4 + [wake] * 12 + [sleep] * 12
+            train(data.model(UNGUIDED), data.x, data.noise, UNIT, settings, seed=0)
+        wake, sleep = {"reconstruction", "prior_kl"}, {"denoising", "terminal", "anchor"}
+        assert seen == [sleep, sleep, wake] * 4 + [wake] * 12 + [sleep] * 12
+        seen.clear()
+        # A guided posterior has no wake steps, and its anchor is not learnt here.
+        train(data.model(), data.x, data.noise, UNIT, config(0, 4, wake_every=1), seed=0)
+        assert seen == [{"denoising", "terminal"}] * 4
+
+
+def test_posterior_steps_are_those_of_the_posterior_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Clusters.make()
+    monkeypatch.setattr(training, "GUIDED_STEPS", 3)
+    monkeypatch.setattr(training, "UNGUIDED_STEPS", 5)
+    last = []
+    for settings in (MODEL, UNGUIDED):
+        training_config = replace(config(0, 0), posterior_steps=None)
+        history = train(data.model(settings), data.x, data.noise, UNIT, training_config, seed=0)
+        last.append(history.steps[-1])
+    assert last == [3, 5]
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 9, 10, 11])
@@ -270,20 +325,22 @@ def test_a_phase_can_be_very_short(length: int) -> None:
     """Smoke runs and quick looks ask for that."""
     data = Clusters.make()
     history = train(data.model(), data.x, data.noise, UNIT, config(length, length), seed=0)
-    assert history.steps == [length, 2 * length]
+    of_phases = [length, length // 2, length]
+    ends = np.cumsum(of_phases)[np.array(of_phases) > 0]
+    assert history.steps == ends.tolist()
 
 
 def test_map_bound_is_that_of_the_model_with_the_untrained_chain() -> None:
     """The map phase has formulas of its own (closed-form entropy); they must be the same bound."""
     data = Clusters.make()
-    model = data.model()
+    model = data.model(UNGUIDED)
     x, noise = torch.as_tensor(data.x).float(), torch.full((300,), 0.4)
     # Partners from anywhere, so that the batch is a plain sample of the data.
     neighbours = training.Neighbours(data.x, close=5, wide_share=1.0, wide_probability=1.0)
     generator = torch.Generator().manual_seed(0)
     settings = config(0, 0, map_pairs=2000, noisy_share=0.0)
     with torch.no_grad():
-        batches = training._Data(x, noise, UNIT, neighbours, generator)
+        batches = training._Data(x, noise, x, UNIT, neighbours, generator)
         terms = training._map_terms(model, batches, settings)
     expected = model.elbo(data.x, noise.numpy(), n_draws=32).mean()
     bound = -float(terms["reconstruction"] + terms["prior_kl"])
@@ -291,8 +348,10 @@ def test_map_bound_is_that_of_the_model_with_the_untrained_chain() -> None:
 
 
 def test_geometry_terms_see_complete_features_of_the_same_samples() -> None:
-    """Row for row: what lies on the map is the anchor of the features beside it."""
+    """Row for row: what lies on the map is the anchor of the features beside it, which are the
+    denoised ones of the same samples."""
     data = Clusters.make()
+    denoised = 2 * data.x + 1
     model = data.model()
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -303,9 +362,10 @@ def test_geometry_terms_see_complete_features_of_the_same_samples() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "distance_loss", spy)
         settings = config(12, 0, noisy_share=0.5, map_learning_rate=1e-12)
-        train(model, data.x, data.noise, UNIT, settings, seed=0)
+        train(model, data.x, data.noise, UNIT, settings, seed=0, denoised=denoised)
     mean, x = seen[-1]
     assert 0 < len(x) < 2 * settings.map_pairs
+    x = (x - 1) / 2
     with torch.no_grad():
         expected = model.posterior.anchor(x, torch.zeros(len(x)))[0]
     torch.testing.assert_close(mean.detach(), expected, atol=1e-4, rtol=1e-4)
@@ -318,7 +378,7 @@ def test_missing_noise_by_hand() -> None:
 
 def test_noise_levels_of_training_cover_the_range() -> None:
     generator = torch.Generator().manual_seed(4)
-    noise = training._draw_noise(20_000, 0.09, 0.15, 0.01, generator)
+    noise = training.draw_noise(20_000, 0.09, 0.15, 0.01, generator)
     assert float((noise == 0).float().mean()) == pytest.approx(0.15, abs=0.02)
     kept = 0.09 / (0.09 + noise[noise > 0] ** 2)
     # Log-uniform: a half of the levels keep less than the geometric middle of [.01, 1].
@@ -341,20 +401,21 @@ def test_divergence_names_phase_step_and_term_and_keeps_the_last_good_weights(
     data = Clusters.make()
     calls, original = [], training.neighbour_loss
     model = data.model()
+    at = 2 * LOG_EVERY + 7
 
-    def bad_on_third(*arguments: Any) -> Tensor:
+    def bad_at(*arguments: Any) -> Tensor:
         calls.append(weights(model))
         value = original(*arguments)
-        return value * math.nan if len(calls) == 3 else value
+        return value * math.nan if len(calls) == at else value
 
-    monkeypatch.setattr(training, "neighbour_loss", bad_on_third)
+    monkeypatch.setattr(training, "neighbour_loss", bad_at)
     with pytest.raises(
-        TrainingDivergedError, match=r"step 3 of the map phase \(term: neighbour\); try"
+        TrainingDivergedError,
+        match=rf"step {at} of the map phase \(term: neighbour\); try .* before step {at - 7}$",
     ):
-        train(model, data.x, data.noise, UNIT, config(20, 20), seed=0)
-    after = weights(model)
-    assert same(calls[-1], after)
-    assert all(torch.isfinite(weight).all() for weight in after.values())
+        train(model, data.x, data.noise, UNIT, config(200, 20), seed=0)
+    assert same(calls[at - 8], weights(model))
+    assert not same(calls[-1], weights(model))
 
 
 @pytest.mark.parametrize(

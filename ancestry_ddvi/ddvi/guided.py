@@ -57,10 +57,12 @@ class GuidedPosterior(nn.Module):
         super().__init__()
         self.anchor = anchor
         self.guide = guide
+        self.n_hidden = n_hidden
         self.schedule = NoiseSchedule(n_steps)
         d, n_in = anchor.n_latent, anchor.inputs.n_out
-        self.denoiser = mlp(n_in + 2 * d + TIME_WIDTH, 2 * d, n_hidden, zero_output=True)
-        self.start = mlp(n_in + d, 2 * d, n_hidden, zero_output=True)
+        # One width for all axes: those of a component as wide in all directions are no one's.
+        self.denoiser = mlp(n_in + 2 * d + TIME_WIDTH, d + 1, n_hidden, zero_output=True)
+        self.start = mlp(n_in + d, d + 1, n_hidden, zero_output=True)
         self.register_buffer("time", fourier_time(n_steps, TIME_WIDTH), False)
 
     time: Tensor
@@ -69,6 +71,10 @@ class GuidedPosterior(nn.Module):
     def n_latent(self) -> int:
         """D."""
         return self.anchor.n_latent
+
+    def fresh(self) -> GuidedPosterior:
+        """The same before it was trained."""
+        return GuidedPosterior(self.anchor, self.guide, self.schedule.n_steps, self.n_hidden)
 
     def context(self, x: Tensor, noise: Tensor) -> _Context:
         """The guide in its own frame, and what the networks see of x (n, K)."""
@@ -81,7 +87,7 @@ class GuidedPosterior(nn.Module):
 
     def start_step(self, context: _Context) -> GaussianMixture:
         """q(y_T | x)."""
-        shift, log_scale = self.start(context.seen).chunk(2, dim=-1)
+        shift, log_scale = self.start(context.seen).split([self.n_latent, 1], dim=-1)
         end = context.mixture.noised(self.schedule, self.schedule.n_steps)
         return end.shifted(shift, bounded(log_scale))
 
@@ -89,7 +95,8 @@ class GuidedPosterior(nn.Module):
         """q(y_{t-1} | y_t, x) at y (..., n, D), t an int or (..., n)."""
         time = self.time[t].expand(*y.shape[:-1], TIME_WIDTH)
         seen = context.seen.expand(*y.shape[:-1], -1)
-        shift, log_scale = self.denoiser(torch.cat([y, seen, time], dim=-1)).chunk(2, dim=-1)
+        change = self.denoiser(torch.cat([y, seen, time], dim=-1))
+        shift, log_scale = change.split([self.n_latent, 1], dim=-1)
         c, _, _ = self.schedule.coefficients(t)
         guided = context.mixture.reverse(self.schedule, y, t)
         return guided.shifted(c * shift, bounded(log_scale))

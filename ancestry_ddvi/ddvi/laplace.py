@@ -259,7 +259,7 @@ class _Problem:
     def integrate(self, state: _State) -> GaussianMixture:
         """Evidence, mean and covariance of each component by quadrature around its mode."""
         n_latent = state.z.shape[-1]
-        node, log_share = _quadrature(n_latent)
+        node, log_share = (values.to(state.z.dtype) for values in _quadrature(n_latent))
         # C with C C' = H^-1, from H = G G': C = G'^-1.
         lower = torch.linalg.cholesky(state.hessian)
         factor = torch.linalg.inv(lower).mT

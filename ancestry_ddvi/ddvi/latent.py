@@ -206,14 +206,16 @@ class LatentModel(nn.Module):
         return z.numpy(), x.numpy()
 
 
-def batches(x: np.ndarray, noise: np.ndarray, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(rows, x, noise) as float32 tensors, `size` rows at a time."""
+def batches(
+    x: np.ndarray, noise: np.ndarray, size: int, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(rows, x, noise) as tensors, `size` rows at a time."""
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         yield (
             rows,
-            torch.as_tensor(x[rows], dtype=torch.float32),
-            torch.as_tensor(noise[rows], dtype=torch.float32),
+            torch.as_tensor(x[rows], dtype=dtype),
+            torch.as_tensor(noise[rows], dtype=dtype),
         )
 
 

@@ -100,7 +100,7 @@ class GaussianMixture:
     def whitened(self, mean: Tensor, factor: Tensor) -> GaussianMixture:
         """The same mixture over u = L^-1 (z - mu), mu (n, D), L (n, D, D)."""
         inverse = torch.linalg.solve_triangular(
-            factor, torch.eye(mean.shape[-1]).expand_as(factor), upper=False
+            factor, torch.eye(mean.shape[-1], dtype=factor.dtype).expand_as(factor), upper=False
         )
         moved = (self.mean - mean.unsqueeze(-2)) @ inverse.mT
         half = inverse.unsqueeze(-3) @ self.axes * self.variance.sqrt().unsqueeze(-2)
@@ -129,7 +129,8 @@ class GaussianMixture:
         return GaussianMixture(log_weight, mean, self.axes, alpha * p_before / p_now)
 
     def shifted(self, shift: Tensor, log_scale: Tensor) -> GaussianMixture:
-        """All components moved by `shift` and widened by e^log_scale along each of their axes."""
+        """All components moved by `shift` (..., n, D), variances e^log_scale (..., n, 1) times as
+        large."""
         return GaussianMixture(
             self.log_weight,
             self.mean + shift.unsqueeze(-2),
@@ -158,7 +159,10 @@ class GaussianMixture:
         axes = self.axes.flatten(-2).expand(*shape, -1, -1)
         chosen = torch.take_along_dim(axes, c.unsqueeze(-1), dim=-2)
         chosen = chosen.reshape(*shape, n_latent, n_latent)
-        return of(self.mean) + _turn(chosen, of(self.variance).sqrt() * eps)
+        # By the symmetric root Q l^(1/2) Q', which rounding does not turn where axes are as wide as
+        # each other, and so draws of a sample stay the same in any company.
+        along = (chosen.mT @ eps.to(chosen.dtype).unsqueeze(-1)).squeeze(-1)
+        return of(self.mean) + _turn(chosen, of(self.variance).sqrt() * along)
 
     def _coordinates(self, y: Tensor, mean: Tensor) -> Tensor:
         """Q_c'(y - mean_c), (..., n, M, D)."""

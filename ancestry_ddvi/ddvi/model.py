@@ -244,6 +244,11 @@ class AncestryModel(nn.Module):
             )
         return can if config.guided is None else config.guided
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the features that it takes: float32, or float64 after `double`."""
+        return self.posterior.anchor.inputs.scale.dtype
+
     def normal_components(self) -> NormalComponents | None:
         """The prior as Gaussians along the axes, if it is made of such."""
         return self.prior.normal_components() if isinstance(self.prior, ComponentPrior) else None
@@ -326,8 +331,10 @@ class AncestryModel(nn.Module):
         """
         draws = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
         elbo = np.empty(len(x))
-        key = row_key(x, noise) if key is None else key
-        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+        if key is None:
+            scale = self.posterior.anchor.inputs.scale.double().numpy()
+            key = row_key(np.column_stack([x / scale, noise]))
+        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws), self.dtype):
             source = Streams(key[rows], seed)
             chain = self.posterior.chain(x_part, noise_part, source, n_draws)
             bound = self._bound_of(chain, x_part, noise_part, source)
@@ -354,7 +361,7 @@ class AncestryModel(nn.Module):
         """(n_samples, n_clusters) p(c | x): `membership`, or E_q[c] where the decoder sees
         clusters."""
         if isinstance(self.decoder, ClusterDecoder):
-            rows = batches(x, noise, BATCH)
+            rows = batches(x, noise, BATCH, self.dtype)
             return np.concatenate([self.decoder.probability(*part).numpy() for _, *part in rows])
         return self.membership(draws)
 
@@ -370,7 +377,7 @@ class AncestryModel(nn.Module):
     def class_probability(self, x: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """(n_samples, n_classes) q(l | x) of a model that labels were learnt from."""
         assert self.classifier is not None
-        rows = batches(x, noise, BATCH)
+        rows = batches(x, noise, BATCH, self.dtype)
         return np.concatenate([self.classifier(*part).exp().numpy() for _, *part in rows])
 
     @torch.no_grad()
@@ -380,12 +387,12 @@ class AncestryModel(nn.Module):
         assert isinstance(prior, ComponentPrior)
         return self._averaged(lambda z: torch.softmax(prior.class_log_prob(z), dim=-1), draws)
 
-    @staticmethod
-    def _averaged(probability: Callable[[Tensor], Tensor], draws: np.ndarray) -> np.ndarray:
+    def _averaged(self, probability: Callable[[Tensor], Tensor], draws: np.ndarray) -> np.ndarray:
         """Mean over draws of probabilities at z, in double precision."""
         total: Any = 0
         for draw in draws:
-            total = total + probability(torch.from_numpy(draw)).double().numpy()
+            z = torch.as_tensor(draw, dtype=self.dtype)
+            total = total + probability(z).double().numpy()
         mean: np.ndarray = total / len(draws)
         return mean
 
@@ -418,8 +425,9 @@ def _given_prior(prior: Prior, config: ModelConfig) -> Prior:
     return prior
 
 
-def row_key(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(n_samples,) uint64 hash of each sample's features."""
-    rows = np.column_stack([x, noise]).astype(float) + 0.0  # -0 is 0
+def row_key(values: np.ndarray) -> np.ndarray:
+    """(n_samples,) uint64 hash of each row, which what is lost or gained by rounding leaves as it
+    is."""
+    rows = np.round(values, 6) + 0.0  # -0 is 0
     digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)

@@ -318,7 +318,7 @@ def missing_noise(kept: Tensor, unit: float) -> Tensor:
     return torch.sqrt(unit * (1 - kept) / kept)
 
 
-def _draw_noise(
+def draw_noise(
     n: int, unit: float, complete_share: float, min_kept: float, generator: torch.Generator
 ) -> Tensor:
     """(n,) noise levels: complete, or a kept share log-uniform in [min_kept, 1]."""
@@ -360,7 +360,7 @@ def _some_noise(n: int, data: _Data, config: TrainingConfig) -> Tensor:
     """(n,) noise to add: some to the first `noisy_share`, none to the others."""
     n_noisy = round(config.noisy_share * n)
     added = torch.zeros(n)
-    added[:n_noisy] = _draw_noise(n_noisy, data.unit, 0.0, config.min_kept, data.generator)
+    added[:n_noisy] = draw_noise(n_noisy, data.unit, 0.0, config.min_kept, data.generator)
     return added
 
 
@@ -475,7 +475,7 @@ def _posterior_terms(
     n_pairs = (
         -(-config.posterior_batch // config.posterior_draws) if guided else (config.posterior_batch)
     )
-    level = _draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
+    level = draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     if isinstance(model.posterior, GuidedPosterior):
         sleep = model.posterior.sleep_loss(z, dreamt, level, generator, config.posterior_draws)

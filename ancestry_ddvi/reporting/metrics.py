@@ -32,6 +32,7 @@ __all__ = [
     "evaluate",
     "fit_mixture",
     "fst_rank_correlation",
+    "held_out_knn",
     "knn_accuracy",
     "knn_transfer_accuracy",
     "label_values",
@@ -147,7 +148,7 @@ def evaluate(
         groups["fst_rank_correlation"] = _fst(scored, fst)
     if held_out.any() and not all_new:
         for level, values in labels.items():
-            groups[f"held_out_knn_{level}"] = _held_out_knn(table.z, values, held_out, level, data)
+            groups[f"held_out_knn_{level}"] = held_out_knn(table.z, values, held_out, level, data)
     return groups
 
 
@@ -369,9 +370,22 @@ def _fst(scored: _Scored, fst: pd.DataFrame) -> dict[str, Any]:
     return scored.group(scorer, n, scored.seed, n_pairs=n_pairs, spearman=value)
 
 
-def _held_out_knn(
+def held_out_knn(
     z: np.ndarray, values: np.ndarray, held_out: np.ndarray, level: str, data: str
 ) -> dict[str, Any]:
+    """Place held-out samples among the others: one group of metrics, see `evaluate`.
+
+    Parameters
+    ----------
+    z
+        (n_samples, n_latent).
+    values
+        (n_samples,) labels, "" where missing.
+    held_out
+        (n_samples,) bool.
+    level, data
+        What the labels and the samples are, in words.
+    """
     reference, query = (values != "") & ~held_out, (values != "") & held_out
     n_reference, n = int(reference.sum()), int(query.sum())
     group: dict[str, Any] = {

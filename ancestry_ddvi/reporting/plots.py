@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ def draw_map(
     superpopulation: pd.Series | None = None,
     dimensions: tuple[int, int] = (0, 1),
     legend: bool = True,
+    names: bool = True,
 ) -> Axes:
     """Draw two latents, equal aspect, coloured by the finest labels there are.
 
@@ -58,6 +59,8 @@ def draw_map(
         The latents on the two axes, counted from 0.
     legend
         Whether to put a legend to the right of `ax`, outside it.
+    names
+        Whether to write the groups' names where they are.
 
     Returns
     -------
@@ -80,7 +83,8 @@ def draw_map(
     for axis, dimension in zip((ax.xaxis, ax.yaxis), dimensions, strict=True):
         axis.set_label_text(f"Latent {dimension + 1}")
     ax.spines[["top", "right"]].set_visible(False)
-    _name_centroids(z, groups, ax)
+    if names:
+        _name_centroids(z, groups, ax)
     if legend:
         _draw_legend(groups, ax)
     return ax
@@ -99,41 +103,77 @@ def save_map(
     More than two latents are drawn two by two, up to 24.
     """
     with _style():
-        figure = _figure(table, population, superpopulation)
-        figure.savefig(path_png, dpi=300, bbox_inches="tight", metadata={"Software": None})
-        figure.savefig(path_pdf, dpi=300, bbox_inches="tight", metadata={"CreationDate": None})
+        _save(_figure(table, population, superpopulation), path_png, path_pdf)
+
+
+def save_maps(
+    tables: Mapping[str, EmbeddingTable],
+    path_png: Path,
+    path_pdf: Path,
+    *,
+    population: pd.Series | None = None,
+    superpopulation: pd.Series | None = None,
+) -> None:
+    """Write maps of the same samples side by side, a panel each under its title, one legend.
+
+    Axes have no numbers, since those of different methods have nothing in common.
+    """
+    labelled = population is not None or superpopulation is not None
+    with _style():
+        figure, panels = _panels(len(tables), side=2.4, n_columns=4)
+        last = min(4, len(tables)) - 1
+        for i, (title, table) in enumerate(tables.items()):
+            draw_map(
+                table,
+                panels[i],
+                population=population,
+                superpopulation=superpopulation,
+                legend=labelled and i == last,
+                names=False,
+            )
+            panels[i].set(xlabel="", ylabel="", xticks=[], yticks=[])
+            panels[i].set_title(title, parse_math=False)
+        _save(figure, path_png, path_pdf)
+
+
+def _save(figure: Figure, path_png: Path, path_pdf: Path) -> None:
+    figure.savefig(path_png, dpi=300, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(path_pdf, dpi=300, bbox_inches="tight", metadata={"CreationDate": None})
 
 
 def _figure(
     table: EmbeddingTable, population: pd.Series | None, superpopulation: pd.Series | None
 ) -> Figure:
+    pairs = panel_pairs(table.n_latent)
+    figure, panels = _panels(len(pairs), side=5.2 if len(pairs) == 1 else 3.0, n_columns=3)
+    last = min(3, len(pairs)) - 1
+    for i, pair in enumerate(pairs):
+        draw_map(
+            table,
+            panels[i],
+            population=population,
+            superpopulation=superpopulation,
+            dimensions=pair,
+            legend=i == last,  # the end of the first row: what is right of it is free
+        )
+    return figure
+
+
+def _panels(n: int, *, side: float, n_columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure with n square axes, `side` inches each, row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    pairs = panel_pairs(table.n_latent)
-    n_columns = min(3, len(pairs))
-    n_rows = -(-len(pairs) // n_columns)
-    side = 5.2 if len(pairs) == 1 else 3.0
+    n_columns = min(n_columns, n)
+    n_rows = -(-n // n_columns)
     figure = Figure(figsize=(n_columns * side, n_rows * side))
     FigureCanvasAgg(figure)
     # Fixed margins: names are placed by measuring, so axes must not move afterwards.
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     figure.subplots_adjust(0.08, 0.08, 0.98, 0.98, wspace=0.25, hspace=0.25)
-    panels = list(grid.flat)
-    last = min(n_columns, len(pairs)) - 1
-    for i, ax in enumerate(panels):
-        if i < len(pairs):
-            draw_map(
-                table,
-                ax,
-                population=population,
-                superpopulation=superpopulation,
-                dimensions=pairs[i],
-                legend=i == last,  # the end of the first row: what is right of it is free
-            )
-        else:
-            ax.set_axis_off()
-    return figure
+    for ax in grid.flat[n:]:
+        ax.set_axis_off()
+    return figure, list(grid.flat[:n])
 
 
 def panel_pairs(n_latent: int) -> list[tuple[int, int]]:

@@ -67,8 +67,8 @@ class GaussianPrior(ComponentPrior):
         """N(0, I) where it is whole."""
         if self.n_components > 1:
             return None
-        one = torch.ones(1, self.n_latent)
-        return NormalComponents(torch.zeros(1), 0 * one, one)
+        one = self.logits.new_ones(1, self.n_latent)
+        return NormalComponents(self.logits, 0 * one, one)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, D) draws."""

@@ -71,7 +71,9 @@ class VampPrior(ComponentPrior):
         """log 1/C + log q(z | u_c), (..., C) for z (..., D)."""
         mean, factor = self.components()
         # One inverse for each component, not one solution for each component and each z.
-        inverse = torch.linalg.solve_triangular(factor, torch.eye(self.n_latent), upper=False)
+        inverse = torch.linalg.solve_triangular(
+            factor, torch.eye(self.n_latent).to(factor), upper=False
+        )
         whitened = torch.einsum("cij,...cj->...ci", inverse, z.unsqueeze(-2) - mean)
         log_normal = normal_log_prob(whitened, torch.zeros(())) - log_det(factor)
         return self.log_weight() + log_normal
