@@ -198,15 +198,15 @@ def train(
     def rate(n_steps: int) -> float:
         return n_steps and config.map_learning_rate
 
-    cluster_steps = map_steps // 2 if with_clusters else 0
+    clusters = Phase(
+        "clusters",
+        map_steps // 2,
+        rate(map_steps),
+        decoder,
+        lambda step: _cluster_terms(model, data, config, 2 * step / map_steps),
+    )
     phases = (
-        Phase(
-            "clusters",
-            cluster_steps,
-            rate(map_steps),
-            decoder,
-            lambda step: _cluster_terms(model, data, config, step / max(cluster_steps, 1)),
-        ),
+        *[clusters] * with_clusters,
         Phase(
             "map",
             map_steps,
