@@ -22,14 +22,14 @@ from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding
 torch.set_num_threads(1)
 
 GUIDED = {"mixture", "fixed-mixture", "gaussian", "swiss-roll"}
-QUICK = TrainingConfig(map_steps=120, posterior_steps=30, posterior_batch=64)
+QUICK = TrainingConfig(map_steps=120, posterior_steps=8, posterior_batch=32)
 
 
 def features() -> np.ndarray:
-    """(150, 5): three groups."""
+    """(60, 5): three groups."""
     rng = np.random.default_rng(0)
-    centres = 4 * np.eye(5)[:3].repeat(50, axis=0)
-    return centres - centres.mean(axis=0) + rng.normal(size=(150, 5))
+    centres = 4 * np.eye(5)[:3].repeat(20, axis=0)
+    return centres - centres.mean(axis=0) + rng.normal(size=(60, 5))
 
 
 def make(**settings: Any) -> AncestryModel:
@@ -39,7 +39,7 @@ def make(**settings: Any) -> AncestryModel:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_a_fit_raises_the_bound_and_gives_clusters(name: str) -> None:
-    x, noise = features(), np.zeros(150)
+    x, noise = features(), np.zeros(60)
     model = make(prior=name)
     before = model.elbo(x, noise, n_draws=4).mean()
     theta = {k: v.clone() for k, v in model.prior.named_parameters()}
@@ -48,7 +48,7 @@ def test_a_fit_raises_the_bound_and_gives_clusters(name: str) -> None:
     assert elbo.mean() > before + 1
     assert np.isfinite(draws).all()
     probability = model.cluster_probability(x, noise, draws)
-    assert probability.shape == (150, COUNTS[name])
+    assert probability.shape == (60, COUNTS[name])
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
     assert isinstance(model.posterior, GuidedPosterior) == (name in GUIDED)
     assert (model.config.prior, model.config.n_clusters) == (name, COUNTS[name])
@@ -58,7 +58,7 @@ def test_a_fit_raises_the_bound_and_gives_clusters(name: str) -> None:
 
 def test_the_encoder_that_makes_a_prior_is_held_with_it() -> None:
     """In the posterior phase theta is frozen; the prior of `vamp` is made by the encoder."""
-    x, noise = features(), np.zeros(150)
+    x, noise = features(), np.zeros(60)
     z = torch.randn((20, 2), generator=torch.Generator().manual_seed(0))
     prior = []
     for posterior_steps in (0, 30):
@@ -124,7 +124,7 @@ class Shifted:
         return 1 + torch.randn((n, 2), generator=generator)
 
 
-SHORT: dict[str, Any] = {"map_steps": 30, "posterior_steps": 20, "n_draws": 5}
+SHORT: dict[str, Any] = {"map_steps": 30, "posterior_steps": 3, "n_draws": 3}
 
 
 @pytest.mark.parametrize("prior", [*PRIORS, PinwheelPrior(3), Shifted()], ids=str)
@@ -135,19 +135,19 @@ def test_the_estimator_takes_a_name_or_a_prior(prior: Any) -> None:
     probability = estimator.predict_proba(features())
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
     expected = {PinwheelPrior: 3, Shifted: 1}.get(type(prior)) or COUNTS[prior]
-    assert probability.shape == (150, expected)
+    assert probability.shape == (60, expected)
 
 
 def test_the_estimator_trains_a_copy_of_a_prior() -> None:
     prior = FixedMixturePrior.spread(4, 2, torch.Generator().manual_seed(0))
     before = prior.component_class.clone()
-    estimator = DDVI(prior=prior, supervised=True, **SHORT).fit(features(), [0, 1] * 75)
+    estimator = DDVI(prior=prior, supervised=True, **SHORT).fit(features(), [0, 1] * 30)
     assert torch.equal(prior.component_class, before)
     assert set(estimator.model_.prior.component_class.tolist()) == {0, 1}
     with pytest.raises(OptionError, match="PinwheelPrior is over 2 latents, not 3"):
         DDVI(3, prior=PinwheelPrior(3), **SHORT).fit(features())
     with pytest.raises(OptionError, match="Shifted has no classes"):
-        DDVI(prior=Shifted(), supervised=True, **SHORT).fit(features(), [0, 1] * 75)
+        DDVI(prior=Shifted(), supervised=True, **SHORT).fit(features(), [0, 1] * 30)
 
 
 def fitted(model: ModelConfig, labels: bool = False) -> Any:
@@ -156,7 +156,7 @@ def fitted(model: ModelConfig, labels: bool = False) -> Any:
     genotypes, population = balding_nichols(20, 400, 0.2, 3, seed=0)
     config = EmbedConfig(
         model=model,
-        training=TrainingConfig(map_steps=20, posterior_steps=10, posterior_batch=32),
+        training=TrainingConfig(map_steps=20, posterior_steps=3, posterior_batch=32),
         n_draws=4,
         max_kinship=1,
     )
