@@ -18,12 +18,15 @@ in closed form, which a Dirichlet does not leave.
 f and q(c | x) are learnt before the map, with z drawn from p(z), which is the bound above with
 q(z | x) = p(z); from then on q(c | x) is held. Learnt together with a map whose neighbours stay
 neighbours, z alone tells all that c could, and c is never used. The KL comes in slowly, over the
-first half of that phase: at full weight from the start c stays at its prior (with ten clusters on
-six simulated groups: normalised mutual information .1 to .4, with a slow KL .9 to 1).
+first half of that phase, and f starts with the centres of k-means. With ten clusters on eight
+simulated groups, 1,200 steps, three seeds each, normalised mutual information is .98 to 1; without
+these centres groups stay merged that began as one, .79 to .92; with the KL at full weight from the
+start c stays at its prior (.1 to .4, on six groups, 600 steps).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Dirichlet, kl_divergence
@@ -56,6 +59,18 @@ class ClusterDecoder(nn.Module):
         self.network = mlp(inputs.n_out, n_clusters, n_hidden)
         mean = _Mean(n_latent, n_clusters, len(inputs.scale), n_hidden)
         self.normal = NormalDecoder(n_latent, inputs.scale, n_hidden, mean)
+
+    def start_at(self, x: np.ndarray, seed: int) -> None:
+        """Put the centres of f at those of k-means of x (n, K), which no two groups share if it
+        can be helped; gradients alone seldom part groups that have begun as one."""
+        from sklearn.cluster import KMeans
+
+        n_clusters = min(self.n_clusters, len(np.unique(x, axis=0)))
+        found = KMeans(n_clusters, n_init=4, random_state=seed).fit(x).cluster_centers_
+        mean = self.normal.mean
+        assert isinstance(mean, _Mean)
+        with torch.no_grad():
+            mean.centre.weight[:, :n_clusters] = torch.as_tensor(found.T)
 
     def concentration(self, x: Tensor, noise: Tensor) -> Tensor:
         """alpha(x), (n, C) for x (n, K), noise (n,)."""

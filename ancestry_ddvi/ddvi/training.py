@@ -188,6 +188,8 @@ def train(
     with_clusters = isinstance(decoder, ClusterDecoder)
     theta = _modules(model.prior, decoder.normal if with_clusters else decoder)
     anchor = model.posterior.anchor
+    if isinstance(decoder, ClusterDecoder):
+        decoder.start_at(x, seed)
     # A prior that is made by the encoder keeps it as it is once theta is frozen.
     shared = isinstance(model.prior, VampPrior)
     map_steps = config.map_steps
