@@ -87,7 +87,8 @@ def test_random_state_may_be_a_generator_or_none(x: np.ndarray) -> None:
 
 
 def test_parameters_clone_and_pickle(fitted: DDVI, x: np.ndarray) -> None:
-    assert fitted.get_params() == {**QUICK, "n_latent": 2, "random_state": 0}
+    others = {"n_latent": 2, "random_state": 0, "prior": None, "clustering": "mixture"}
+    assert fitted.get_params() == {**QUICK, **others, "supervised": False}
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
     assert not hasattr(copy, "model_")
