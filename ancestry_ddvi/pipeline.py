@@ -113,12 +113,15 @@ class LearntFeatures:
         Makes the features of further samples.
     features
         The model's input for all samples.
+    sample_id
+        (n_samples,) their ids.
     trained_on, held_out, relatives
         See `FittedEmbedding`.
     """
 
     extractor: FeatureExtractor
     features: Features
+    sample_id: np.ndarray
     trained_on: np.ndarray
     held_out: np.ndarray
     relatives: Relatives | None
@@ -217,7 +220,9 @@ def learn_features(
         features = extractor.fit_transform(genotypes, train=train_mask, progress=console.detail)
     _say_features(console, genotypes, extractor, train_mask)
     held_out = ~drawn if relatives is None else ~drawn & ~relatives.near
-    return LearntFeatures(extractor, features, extractor.trained_on, held_out, relatives)
+    return LearntFeatures(
+        extractor, features, genotypes.sample_id, extractor.trained_on, held_out, relatives
+    )
 
 
 def train_model(

@@ -125,7 +125,7 @@ def test_ddvi_is_what_the_product_fits() -> None:
     fitted = fit_embedding(GENOTYPES, EMBED)
     np.testing.assert_allclose(fit.z, fitted.table.z, rtol=0, atol=1e-5)
     assert fit.elbo is not None
-    np.testing.assert_allclose(fit.elbo(), fitted.elbo, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(fit.elbo(), fitted.table.elbo, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "ddvi-unregularised", "ddvi-wake-sleep"])

@@ -162,13 +162,15 @@ def test_decoder_phase_raises_the_bound_and_leaves_the_encoder_as_it_is(
 ) -> None:
     """The bound of the encoder's Gaussian, on complete samples."""
     data = Clusters.make()
+    run_phases = training.run_phases
     bound, encoder = [], []
     for with_phase in (False, True):
         model = data.model()
         with monkeypatch.context() as patch:
             if not with_phase:
-                phases = training.run_phases
-                patch.setattr(training, "run_phases", lambda m, p, *rest: phases(m, p[:1], *rest))
+                patch.setattr(
+                    training, "run_phases", lambda m, p, *rest: run_phases(m, p[:1], *rest)
+                )
             train(model, data.x, data.noise, UNIT, config(200, 0, noisy_share=0.0), seed=0)
         encoder.append(weights(model.posterior.anchor))
         # A chain of no guide and no training is the encoder's Gaussian, but for its T steps.

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from ancestry_ddvi.baselines import POSTERIORS, REDUCTIONS, Adversarial, PathIntegralPosterior
+from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.ddvi.blind import BlindPosterior
 from ancestry_ddvi.ddvi.engine import fit
 from ancestry_ddvi.ddvi.latent import LatentModel
@@ -122,8 +123,18 @@ class Method:
 
 
 def _product(task: Task) -> Fit:
-    model, _ = train_model(task.learnt, task.config, task.progress)
-    return _from_posterior(model, task, has_density=True)
+    learnt, config = task.learnt, task.config
+    model, _ = train_model(learnt, config, task.progress)
+    whole = EmbeddingModel(learnt.extractor, model, np.empty(0, dtype=np.uint64))
+    table = whole.embed_features(
+        learnt.features, learnt.sample_id, n_draws=config.n_draws, seed=config.seed
+    ).select(task.placed)
+    placed = task.placed
+    return Fit(
+        _spread(table.z, placed),
+        _spread(table.z_sd.mean(axis=1), placed),
+        lambda: _spread(table.elbo, placed),
+    )
 
 
 def _rival(task: Task, make: Callable[..., Posterior] | None, objective: Objective) -> Fit:
@@ -154,7 +165,7 @@ def _rival(task: Task, make: Callable[..., Posterior] | None, objective: Objecti
     return _from_posterior(model, task, has_density=not isinstance(objective, Adversarial))
 
 
-def _from_posterior(model: AncestryModel | LatentModel, task: Task, *, has_density: bool) -> Fit:
+def _from_posterior(model: LatentModel, task: Task, *, has_density: bool) -> Fit:
     """Means and sd of the posterior's draws, as the product's table has them."""
     placed, seed = task.placed, task.config.seed
     x, noise = task.learnt.features.x[placed], task.learnt.features.noise[placed]

@@ -58,7 +58,7 @@ from ancestry_ddvi.preprocessing.filters import (
     sample_call_rate,
 )
 from ancestry_ddvi.preprocessing.linkage import prune
-from ancestry_ddvi.preprocessing.local import MIN_REGION, MIN_RHO, Denoiser, find_regions
+from ancestry_ddvi.preprocessing.local import MIN_REGION, MIN_RHO, Denoiser, find_regions, is_shared
 
 MIN_SAMPLES = 20
 """Fewer samples than this do not define principal components worth the name."""
@@ -355,7 +355,11 @@ class FeatureExtractor:
         for relationship in relationships:
             n_most = min(self.config.n_local, len(relationship) - 2)
             spectrum = _spectrum(relationship, m, n_most)
-            found.append(spectrum.take(spectrum.is_spike & (spectrum.shrinkage > MIN_RHO)))
+            found.append(
+                spectrum.take(
+                    is_shared(spectrum.vector) & spectrum.is_spike & (spectrum.shrinkage > MIN_RHO)
+                )
+            )
         raw = [np.empty((m, len(each.value)), dtype=np.float32) for each in found]
         for block in blocks:
             x = scaled(block)

@@ -34,7 +34,10 @@ MAX_REGIONS = 16
 MIN_REGION = 60
 """Training samples that a region needs: fewer do not show components of their own."""
 
-MIN_RHO = 0.25
+MAX_KURTOSIS = 6.0
+"""Of the scores of a component: above, a few samples stand out and the others lie together."""
+
+MIN_RHO = 0.15
 """Least share of a training sample's score that a new sample keeps."""
 
 
@@ -68,6 +71,16 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
     by_size = np.argsort(-size, kind="stable")
     numbered: np.ndarray = np.argsort(by_size)[region]
     return numbered
+
+
+def is_shared(vector: np.ndarray) -> np.ndarray:
+    """(k,) bool: eigenvectors (n, k) that many samples make, and not a family.
+
+    n sum_i v_i^4 is the kurtosis of the scores: 3 for noise, 1 to 5 for two populations unless one
+    is less than a sixth of the samples, n / 2 for a pair of cousins.
+    """
+    shared: np.ndarray = len(vector) * (vector**4).sum(axis=0) < MAX_KURTOSIS
+    return shared
 
 
 @dataclass(frozen=True)
