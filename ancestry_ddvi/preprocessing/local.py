@@ -82,8 +82,8 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
 def is_shared(vector: np.ndarray) -> np.ndarray:
     """(k,) bool: eigenvectors (n, k) that many samples make, and not a family.
 
-    n sum_i v_i^4 is the kurtosis of the scores: 3 for noise, 1 to 5 for two populations unless one
-    is less than a sixth of the samples, n / 2 for a pair of cousins.
+    n sum_i v_i^4 is the kurtosis of the scores: 3 for noise, 1 to 6 for two populations unless one
+    is less than an eighth of the samples, n / 2 for a pair of cousins.
     """
     shared: np.ndarray = len(vector) * (vector**4).sum(axis=0) < MAX_KURTOSIS
     return shared
