@@ -36,14 +36,17 @@ from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.noise import normal_log_prob
 from ancestry_ddvi.ddvi.priors import NormalComponents
 
-N_STEPS = 3
-"""Gauss-Newton steps."""
+N_STEPS = 8
+"""Gauss-Newton steps. Few samples need more than three, but where one is cut short it is far off."""
+
+N_SCREENED = 2
+"""Of these, as many as come before the components that fell behind are left."""
 
 N_KEPT = 32
 """Most components of a sample that are followed."""
 
-MARGIN = 12.0
-"""Components that fall so many nats behind after the first step are left."""
+MARGIN = 16.0
+"""Components that fall so many nats behind are left."""
 
 MAX_BEND = 1.0
 """Components are split until f bends by less than this many standard deviations over their sd."""
@@ -149,9 +152,9 @@ def _laplace_mixture(
     # At the start all samples are at the same points, so f and J are those of one sample.
     state = problem.state(problem.centre, *problem.linearised(components.mean, components.sd))
     problem, state = problem.likeliest(state, state.log_evidence_ahead(), math.inf)
-    state = problem.descend(state, 1)
+    state = problem.descend(state, N_SCREENED)
     problem, state = problem.likeliest(state, state.log_evidence(), MARGIN)
-    state = problem.descend(state, N_STEPS - 1)
+    state = problem.descend(state, N_STEPS - N_SCREENED)
     return problem.integrate(state)
 
 
