@@ -37,7 +37,7 @@ from ancestry_ddvi.ddvi.noise import normal_log_prob
 from ancestry_ddvi.ddvi.priors import NormalComponents
 
 N_STEPS = 8
-"""Gauss-Newton steps. Few samples need more than three, but where one is cut short it is far off."""
+"""Gauss-Newton steps. Few samples need more than three; one that is cut short is far off."""
 
 N_SCREENED = 2
 """Of these, as many as come before the components that fell behind are left."""
