@@ -120,7 +120,21 @@ def _replaced(components: NormalComponents, c: Tensor, axis: Tensor) -> NormalCo
 def laplace_mixture(
     components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
 ) -> GaussianMixture:
-    """p(z | x) for x (n, K), noise (n,), as a mixture of at most `N_KEPT` Gaussians a sample."""
+    """p(z | x) as a mixture of Gaussians, see the module's equations.
+
+    Parameters
+    ----------
+    components
+        The prior.
+    likelihood
+        p(x | z).
+    x, noise
+        (n, K), (n,); each sample's mixture depends on its own row alone.
+
+    Returns
+    -------
+    At most `N_KEPT` components a sample, the heaviest first.
+    """
     sigma = torch.exp(0.5 * likelihood.log_variance(torch.zeros(()))).median()
     # Tier k > 0: noise from 2^(k-2) to 2^(k-1) sigma. Told by the sample alone, so that its
     # components do not depend on the company it is in.

@@ -51,10 +51,7 @@ _RANGES = {
     "wide_probability": _SHARE,
     "noisy_share": _SHARE,
     "min_kept": (math.ulp(0.0), 1.0, "above 0 and at most 1"),
-    **dict.fromkeys(
-        ("map_pairs", "posterior_batch", "posterior_draws", "wake_batch"),
-        _ABOVE_0,
-    ),
+    **dict.fromkeys(("map_pairs", "posterior_batch", "posterior_draws", "wake_batch"), _ABOVE_0),
     **dict.fromkeys(
         ("map_learning_rate", "posterior_learning_rate", "tau", "close_neighbours"), _ABOVE_0
     ),
@@ -63,7 +60,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length and weights of the two phases.
+    """Length and weights of the phases.
 
     Attributes
     ----------
@@ -340,13 +337,12 @@ def _posterior_terms(
         bound = model.bound(data.x[i], data.noise[i], generator)
         return {"reconstruction": -bound.reconstruction.mean(), "prior_kl": bound.prior_kl.mean()}
     # A guide costs more than the steps that learn from it, so several share one.
-    n_pairs = (
-        -(-config.posterior_batch // config.posterior_draws) if guided else (config.posterior_batch)
-    )
+    n_draws = config.posterior_draws if guided else 1
+    n_pairs = -(-config.posterior_batch // n_draws)
     level = draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     if isinstance(model.posterior, GuidedPosterior):
-        sleep = model.posterior.sleep_loss(z, dreamt, level, generator, config.posterior_draws)
+        sleep = model.posterior.sleep_loss(z, dreamt, level, generator, n_draws)
     else:
         sleep = model.posterior.sleep_loss(z, dreamt, level, generator)
     return {name: term.mean() for name, term in sleep.items()}

@@ -8,8 +8,9 @@ noise of the tail, but is a large share of the variance within that continent.
                 the Bayesian information criterion (Schwarz 1978)
     local       eigenvectors of X_r X_r' / m, X_r the scaled genotypes of the training samples of
                 region r, centred there, without what the components so far explain; kept where the
-                eigenvalue stands above the noise (Baik, Ben Arous & Peche 2005) and
-                a new sample would keep a share rho > MIN_RHO of what a training sample shows
+                eigenvalue stands above the noise (Baik, Ben Arous & Peche 2005), a new sample
+                would keep a share rho > MIN_RHO of what a training sample shows, and more samples
+                than a family make it (kurtosis below MAX_KURTOSIS)
 
 Their loadings are made orthonormal to all before them, so that every column of the features has
 the same noise: a new sample's score in a direction without signal has variance n / m.
