@@ -36,7 +36,7 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     n_draws
         Posterior draws averaged by `transform`.
     map_steps, posterior_steps
-        Optimiser steps of the two training phases.
+        Optimiser steps of the map and posterior phases, see `TrainingConfig`.
     random_state
         Everything random follows from it: an int, a RandomState, or None for another each time.
 

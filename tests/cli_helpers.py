@@ -13,8 +13,8 @@ import ancestry_ddvi
 from ancestry_ddvi.ddvi.training import TrainingConfig
 from ancestry_ddvi.pipeline import EmbedConfig
 
-QUICK = EmbedConfig(training=TrainingConfig(map_steps=60, posterior_steps=40), n_draws=50)
-QUICK_OPTIONS = ("--map-steps", "60", "--posterior-steps", "40", "--draws", "50")
+QUICK = EmbedConfig(training=TrainingConfig(map_steps=60, posterior_steps=5), n_draws=50)
+QUICK_OPTIONS = ("--map-steps", "60", "--posterior-steps", "5", "--draws", "50")
 
 
 def command(*args: str | Path, strict: bool = False) -> list[str]:

@@ -113,7 +113,7 @@ def test_version(ancestry_ddvi_command: Command) -> None:
 
 def test_defaults_are_those_of_the_library() -> None:
     # They stand in the command line too, because help should not wait for torch.
-    said = {p.name: p.default for p in embed.params}
+    said = {p.name: p.to_info_dict()["default"] for p in embed.params}
     config = EmbedConfig()
     assert {name: said[name] for name in RANGES if name in said} == pytest.approx(
         {

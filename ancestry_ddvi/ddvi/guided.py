@@ -17,6 +17,7 @@ theirs).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -162,13 +163,14 @@ class GuidedPosterior(nn.Module):
         return {"denoising": denoising, "terminal": terminal}
 
 
+@dataclass(frozen=True)
 class _Context:
     """The guide in its frame (n, ...), the frame mu (n, D), L (n, D, D), and (n, n_seen) inputs."""
 
-    def __init__(
-        self, mixture: GaussianMixture, mean: Tensor, factor: Tensor, seen: Tensor
-    ) -> None:
-        self.mixture, self.mean, self.factor, self.seen = mixture, mean, factor, seen
+    mixture: GaussianMixture
+    mean: Tensor
+    factor: Tensor
+    seen: Tensor
 
     def place(self, u: Tensor) -> Tensor:
         """z = mu + L u."""

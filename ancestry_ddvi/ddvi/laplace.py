@@ -36,14 +36,17 @@ from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.noise import normal_log_prob
 from ancestry_ddvi.ddvi.priors import NormalComponents
 
-N_STEPS = 3
-"""Gauss-Newton steps."""
+N_STEPS = 8
+"""Gauss-Newton steps. Few samples need more than three; one that is cut short is far off."""
+
+N_SCREENED = 2
+"""Of these, as many as come before the components that fell behind are left."""
 
 N_KEPT = 32
 """Most components of a sample that are followed."""
 
-MARGIN = 12.0
-"""Components that fall so many nats behind after the first step are left."""
+MARGIN = 16.0
+"""Components that fall so many nats behind are left."""
 
 MAX_BEND = 1.0
 """Components are split until f bends by less than this many standard deviations over their sd."""
@@ -117,7 +120,21 @@ def _replaced(components: NormalComponents, c: Tensor, axis: Tensor) -> NormalCo
 def laplace_mixture(
     components: NormalComponents, likelihood: NormalLikelihood, x: Tensor, noise: Tensor
 ) -> GaussianMixture:
-    """p(z | x) for x (n, K), noise (n,), as a mixture of at most `N_KEPT` Gaussians a sample."""
+    """p(z | x) as a mixture of Gaussians, see the module's equations.
+
+    Parameters
+    ----------
+    components
+        The prior.
+    likelihood
+        p(x | z).
+    x, noise
+        (n, K), (n,); each sample's mixture depends on its own row alone.
+
+    Returns
+    -------
+    At most `N_KEPT` components a sample, the heaviest first.
+    """
     sigma = torch.exp(0.5 * likelihood.log_variance(torch.zeros(()))).median()
     # Tier k > 0: noise from 2^(k-2) to 2^(k-1) sigma. Told by the sample alone, so that its
     # components do not depend on the company it is in.
@@ -149,9 +166,9 @@ def _laplace_mixture(
     # At the start all samples are at the same points, so f and J are those of one sample.
     state = problem.state(problem.centre, *problem.linearised(components.mean, components.sd))
     problem, state = problem.likeliest(state, state.log_evidence_ahead(), math.inf)
-    state = problem.descend(state, 1)
+    state = problem.descend(state, N_SCREENED)
     problem, state = problem.likeliest(state, state.log_evidence(), MARGIN)
-    state = problem.descend(state, N_STEPS - 1)
+    state = problem.descend(state, N_STEPS - N_SCREENED)
     return problem.integrate(state)
 
 

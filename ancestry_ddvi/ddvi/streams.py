@@ -52,8 +52,8 @@ class Streams:
         """(..., n) float32 numbers from [0, 1)."""
         *leading, n = shape
         drawn = np.empty((n, *leading), dtype=np.float32)
-        for stream, row in zip(self._streams, drawn, strict=True):
-            row[...] = stream.random(row.shape, dtype=np.float32)
+        for i, stream in enumerate(self._streams):
+            drawn[i] = stream.random(tuple(leading), dtype=np.float32)
         return torch.from_numpy(np.moveaxis(drawn, 0, -1))
 
     def dirichlet(self, concentration: Tensor, n_draws: int) -> Tensor:

@@ -77,7 +77,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length and weights of the two phases.
+    """Length and weights of the phases.
 
     Attributes
     ----------
@@ -474,13 +474,12 @@ def _posterior_terms(
         bound = model.bound(data.x[i], data.noise[i], generator)
         return {"reconstruction": -bound.reconstruction.mean(), "prior_kl": bound.prior_kl.mean()}
     # A guide costs more than the steps that learn from it, so several share one.
-    n_pairs = (
-        -(-config.posterior_batch // config.posterior_draws) if guided else (config.posterior_batch)
-    )
+    n_draws = config.posterior_draws if guided else 1
+    n_pairs = -(-config.posterior_batch // n_draws)
     level = draw_noise(n_pairs, data.unit, COMPLETE_SHARE, config.min_kept, generator)
     z, dreamt = dream(model.prior, model.decoder, level, generator)
     if isinstance(model.posterior, GuidedPosterior):
-        sleep = model.posterior.sleep_loss(z, dreamt, level, generator, config.posterior_draws)
+        sleep = model.posterior.sleep_loss(z, dreamt, level, generator, n_draws)
     else:
         sleep = model.posterior.sleep_loss(z, dreamt, level, generator)
     return {name: term.mean() for name, term in sleep.items()}

@@ -8,8 +8,9 @@ noise of the tail, but is a large share of the variance within that continent.
                 the Bayesian information criterion (Schwarz 1978)
     local       eigenvectors of X_r X_r' / m, X_r the scaled genotypes of the training samples of
                 region r, centred there, without what the components so far explain; kept where the
-                eigenvalue stands above the noise (Baik, Ben Arous & Peche 2005) and
-                a new sample would keep a share rho > MIN_RHO of what a training sample shows
+                eigenvalue stands above the noise (Baik, Ben Arous & Peche 2005), a new sample
+                would keep a share rho > MIN_RHO of what a training sample shows, and more samples
+                than a family make it (kurtosis below MAX_KURTOSIS)
 
 Their loadings are made orthonormal to all before them, so that every column of the features has
 the same noise: a new sample's score in a direction without signal has variance n / m.
@@ -22,6 +23,7 @@ Wiener's). Local components of a region say nothing of samples elsewhere, and th
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +49,7 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
     Regions are numbered by size, largest first, and have at least `MIN_REGION` samples: smaller
     ones go to the next likely. One region if there are too few samples for two.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     n = len(x)
@@ -54,7 +57,11 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
     leading = x[:, :N_LEADING] / x[:, :1].std()
     best, least = None, np.inf
     for n_regions in range(1, min(max_regions, n // MIN_REGION) + 1):
-        mixture = GaussianMixture(n_regions, random_state=0, reg_covar=1e-6).fit(leading)
+        mixture = GaussianMixture(n_regions, random_state=0, reg_covar=1e-6)
+        with warnings.catch_warnings():
+            # One that has not converged is judged by its criterion like the others.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(leading)
         if (criterion := mixture.bic(leading)) < least:
             best, least = mixture, criterion
     if best is None:
@@ -76,8 +83,8 @@ def find_regions(x: np.ndarray, max_regions: int = MAX_REGIONS) -> np.ndarray:
 def is_shared(vector: np.ndarray) -> np.ndarray:
     """(k,) bool: eigenvectors (n, k) that many samples make, and not a family.
 
-    n sum_i v_i^4 is the kurtosis of the scores: 3 for noise, 1 to 5 for two populations unless one
-    is less than a sixth of the samples, n / 2 for a pair of cousins.
+    n sum_i v_i^4 is the kurtosis of the scores: 3 for noise, 1 to 6 for two populations unless one
+    is less than an eighth of the samples, n / 2 for a pair of cousins.
     """
     shared: np.ndarray = len(vector) * (vector**4).sum(axis=0) < MAX_KURTOSIS
     return shared
