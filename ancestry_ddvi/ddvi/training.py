@@ -245,11 +245,10 @@ class _Data:
     x: Tensor
     noise: Tensor
     denoised: Tensor
-    label: Tensor | None
-    labelled: Tensor
     unit: float
     neighbours: Neighbours
     generator: torch.Generator
+    label: Tensor | None = None
 
     @classmethod
     def of(
@@ -272,11 +271,10 @@ class _Data:
             torch.as_tensor(x, dtype=torch.float32),
             torch.as_tensor(noise, dtype=torch.float32).clamp(max=MAX_NOISE),
             torch.as_tensor(denoised, dtype=torch.float32),
-            label,
-            torch.empty(0) if label is None else torch.nonzero(label != UNLABELLED).squeeze(-1),
             unit,
             neighbours,
             torch.Generator().manual_seed(seed),
+            label,
         )
 
 
@@ -377,8 +375,8 @@ def _classification(model: AncestryModel, data: _Data, config: TrainingConfig) -
     """-log q(l | x) of a batch of labelled samples."""
     assert model.classifier is not None
     assert data.label is not None
-    drawn = torch.randint(len(data.labelled), (config.class_batch,), generator=data.generator)
-    index = data.labelled[drawn]
+    labelled = torch.nonzero(data.label != UNLABELLED).squeeze(-1)
+    index = labelled[torch.randint(len(labelled), (config.class_batch,), generator=data.generator)]
     log_q = model.classifier(*_noised(data, index, _some_noise(len(index), data, config)))
     return nll_loss(log_q, data.label[index])
 
