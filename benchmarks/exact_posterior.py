@@ -11,6 +11,7 @@ read.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -60,7 +61,7 @@ class Bench:
         """What results have to agree on to stand in one table."""
         return {
             **self.data,
-            "config": asdict(self.config),
+            "config": json.loads(json.dumps(asdict(self.config))),
             "budget": budget,
             "pairs": pairs,
             "coverage_pairs": coverage,
