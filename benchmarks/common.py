@@ -127,6 +127,12 @@ def run(command: Sequence[str]) -> Finished:
     return Finished(said, seconds, time.perf_counter() - start, usage.ru_maxrss)
 
 
+def stored(data: dict[str, Any]) -> dict[str, Any]:
+    """As it is when read from a results file again, where tuples are lists."""
+    again: dict[str, Any] = json.loads(json.dumps(data))
+    return again
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Earlier results; empty if there are none."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -11,7 +11,6 @@ read.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -61,7 +60,7 @@ class Bench:
         """What results have to agree on to stand in one table."""
         return {
             **self.data,
-            "config": json.loads(json.dumps(asdict(self.config))),
+            "config": common.stored(asdict(self.config)),
             "budget": budget,
             "pairs": pairs,
             "coverage_pairs": coverage,

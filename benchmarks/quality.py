@@ -8,7 +8,6 @@ it stopped; results of other settings, code or data are refused (`--fresh` start
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -96,7 +95,7 @@ class Bench:
             "panel_sha256": common.digest(common.PANEL),
             "n_samples": self.genotypes.n_samples,
             "n_variants": self.genotypes.n_variants,
-            "config": json.loads(json.dumps(asdict(self.config))),
+            "config": common.stored(asdict(self.config)),
             "holdout": HOLDOUT,
             "code": common.code_digest("ddvi", "preprocessing"),
             "scorers": common.digest(

@@ -31,7 +31,7 @@ from torch.nn.functional import softplus
 
 from ancestry_ddvi.ddvi.networks import FeatureInput, mlp
 from ancestry_ddvi.ddvi.objective import Likelihood
-from ancestry_ddvi.ddvi.posterior import GaussianAnchor
+from ancestry_ddvi.ddvi.posterior import GaussianAnchor, unwhiten
 from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.ddvi.streams import Source, normal
 from ancestry_ddvi.ddvi.wake_sleep import Model
@@ -65,7 +65,7 @@ class AdversarialPosterior(nn.Module):
         """z (..., D) of samples x (..., K), noise (...,) and eps (..., D)."""
         mean, factor = self.anchor(x, noise)
         bent = self.bend(torch.cat([self.anchor.inputs(x, noise), eps], dim=-1))
-        z: Tensor = mean + (factor @ eps.unsqueeze(-1)).squeeze(-1) + bent
+        z: Tensor = unwhiten(eps, mean, factor) + bent
         return z
 
     @torch.no_grad()

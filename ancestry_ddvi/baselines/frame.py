@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestry_ddvi.ddvi.networks import FeatureInput
-from ancestry_ddvi.ddvi.posterior import Chain, GaussianAnchor, log_det, whiten
+from ancestry_ddvi.ddvi.posterior import Chain, GaussianAnchor, log_det, unwhiten, whiten
 from ancestry_ddvi.ddvi.streams import Source
 
 
@@ -47,7 +47,7 @@ class Frame:
 
     def place(self, u: Tensor) -> Tensor:
         """z = mu + L u."""
-        return self.mean + (self.factor @ u.unsqueeze(-1)).squeeze(-1)
+        return unwhiten(u, self.mean, self.factor)
 
     def whiten(self, z: Tensor) -> Tensor:
         """u = L^-1 (z - mu)."""

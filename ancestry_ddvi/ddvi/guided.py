@@ -31,6 +31,7 @@ from ancestry_ddvi.ddvi.posterior import (
     GaussianAnchor,
     bounded,
     log_det,
+    unwhiten,
     whiten,
 )
 from ancestry_ddvi.ddvi.streams import Source, normal
@@ -174,4 +175,4 @@ class _Context:
 
     def place(self, u: Tensor) -> Tensor:
         """z = mu + L u."""
-        return self.mean + (self.factor @ u.unsqueeze(-1)).squeeze(-1)
+        return unwhiten(u, self.mean, self.factor)

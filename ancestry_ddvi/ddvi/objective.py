@@ -112,13 +112,6 @@ def bound_terms(
     """Draw the chain once for each row of x (n, K), or (n_draws, n) times, and return the terms of
     the bound."""
     chain = posterior.chain(x, noise, source, n_draws)
-    return bound_of(chain, prior, likelihood, x, noise)
-
-
-def bound_of(
-    chain: Chain, prior: Prior, likelihood: Likelihood, x: Tensor, noise: Tensor
-) -> BoundTerms:
-    """The terms of the bound of draws that are there already."""
     return BoundTerms(
         reconstruction=likelihood.log_prob(x, chain.z, noise),
         step_kl=chain.step_kl,

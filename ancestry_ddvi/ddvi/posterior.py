@@ -87,6 +87,11 @@ def whiten(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
     return u.squeeze(-1)
 
 
+def unwhiten(u: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """z = mu + L u."""
+    return mean + (factor @ u.unsqueeze(-1)).squeeze(-1)
+
+
 def log_det(factor: Tensor) -> Tensor:
     """log |L| of a triangular factor with positive diagonal."""
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -175,7 +180,7 @@ class DiffusionPosterior(nn.Module):
             terms.append(log_q - self.schedule.log_step(y, before, t))
             y = before
         terms[-1] = terms[-1] - log_det(factor)
-        z = mean + (factor @ y.unsqueeze(-1)).squeeze(-1)
+        z = unwhiten(y, mean, factor)
         return Chain(z, torch.stack(terms[::-1], dim=-1))
 
     @torch.no_grad()
@@ -186,7 +191,7 @@ class DiffusionPosterior(nn.Module):
         y, _ = draw_normal(*self.start_step(context), source)
         for t in range(self.schedule.n_steps, 0, -1):
             y, _ = draw_normal(*self.reverse_step(y, t, context), source)
-        return mean + (factor @ y.unsqueeze(-1)).squeeze(-1)
+        return unwhiten(y, mean, factor)
 
     def sleep_loss(
         self, z: Tensor, x: Tensor, noise: Tensor, generator: torch.Generator

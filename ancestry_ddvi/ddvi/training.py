@@ -38,7 +38,7 @@ from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
 from ancestry_ddvi.ddvi.objective import dream
-from ancestry_ddvi.ddvi.posterior import log_det
+from ancestry_ddvi.ddvi.posterior import log_det, unwhiten
 from ancestry_ddvi.ddvi.priors import MixturePrior, VampPrior, check_label
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.errors import OptionError, TrainingDivergedError
@@ -408,7 +408,7 @@ def _bound_terms(
     generator = data.generator
     label = data.label[pairs.index] if with_labels and data.label is not None else None
     u = torch.randn(mean.shape, generator=generator)
-    z = mean + (factor @ u.unsqueeze(-1)).squeeze(-1)
+    z = unwhiten(u, mean, factor)
     # log q(z | x) with its expectation over u in closed form: this is the entropy of the anchor.
     entropy = log_det(factor) + 0.5 * mean.shape[1] * math.log(2 * math.pi * math.e)
     log_likelihood = model.log_likelihood(pairs.seen, z, pairs.level, generator)
