@@ -17,7 +17,9 @@ and r(y_{t-1} | y_t) is again a mixture, whose draws and density are exact.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -166,15 +168,22 @@ class GaussianMixture:
 
     def _coordinates(self, y: Tensor, mean: Tensor) -> Tensor:
         """Q_c'(y - mean_c), (..., n, M, D)."""
-        # Not a matrix product: one for each draw, sample and component is slower than two sums.
-        return ((y.unsqueeze(-2) - mean).unsqueeze(-1) * self.axes).sum(-2)
+        apart = y.unsqueeze(-2) - mean
+        return _added(apart[..., i : i + 1] * self.axes[..., i, :] for i in range(y.shape[-1]))
 
 
 def _turn(axes: Tensor, e: Tensor) -> Tensor:
     """Q e, (..., D)."""
-    return (axes * e.unsqueeze(-2)).sum(-1)
+    return _added(axes[..., i] * e[..., i : i + 1] for i in range(e.shape[-1]))
 
 
 def _log_normal(e: Tensor, variance: Tensor) -> Tensor:
     """log N(e; 0, diag(variance)), summed over the last axis."""
-    return -0.5 * (e**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
+    log_scale = (variance.log() + math.log(2 * math.pi)).sum(-1)
+    return -0.5 * (_added((e**2 / variance).unbind(-1)) + log_scale)
+
+
+def _added(parts: Iterable[Tensor]) -> Tensor:
+    """Their sum. Latents are few: one addition each beats a reduction over so short an axis, and
+    one matrix product for each draw, sample and component, by far."""
+    return reduce(torch.add, parts)

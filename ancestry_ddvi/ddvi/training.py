@@ -83,7 +83,7 @@ class TrainingConfig:
     ----------
     map_steps, map_pairs, map_learning_rate
         Optimiser steps of the map phase, neighbour pairs in a batch, peak learning rate. The
-        decoder phase has half as many steps of the same pairs.
+        decoder phase has a quarter as many steps of the same pairs.
     neighbour_weight, distance_weight, tau
         Weights (nats) and kernel width of the `geometry` terms.
     close_neighbours, wide_share, wide_probability
@@ -218,7 +218,7 @@ def train(
         ),
         Phase(
             "decoder",
-            map_steps // 2,
+            map_steps // 4,
             rate(map_steps),
             theta,
             lambda step: _decoder_terms(model, data, config),

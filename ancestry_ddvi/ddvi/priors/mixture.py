@@ -29,9 +29,10 @@ class _NormalMixture(ComponentPrior):
 
     def component_log_prob(self, z: Tensor) -> Tensor:
         """log w_c + log N(z; m_c, s_c), (..., n_components) for z (..., D)."""
-        square = ((z.unsqueeze(-2) - self.mean) * torch.exp(-self.log_sd)) ** 2
-        log_normal = -0.5 * (square + 2 * self.log_sd + math.log(2 * math.pi)).sum(-1)
-        return self.log_weight() + log_normal
+        # Components on the last axis: sums over the few latents are slow there.
+        square = ((z.unsqueeze(-1) - self.mean.T) * torch.exp(-self.log_sd).T) ** 2
+        log_scale = (self.log_sd + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.log_weight() - log_scale - 0.5 * square.sum(-2)
 
     def normal_components(self) -> NormalComponents:
         """The components themselves."""
