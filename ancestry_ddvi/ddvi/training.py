@@ -372,13 +372,13 @@ def _noised(data: _Data, index: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _classification(model: AncestryModel, data: _Data, config: TrainingConfig) -> Tensor:
-    """-log q(l | x) of a batch of labelled samples."""
+    """-log q(l | x) of a batch of labelled samples, and their share of the prior of its weights."""
     assert model.classifier is not None
     assert data.label is not None
     labelled = torch.nonzero(data.label != UNLABELLED).squeeze(-1)
     index = labelled[torch.randint(len(labelled), (config.class_batch,), generator=data.generator)]
     log_q = model.classifier(*_noised(data, index, _some_noise(len(index), data, config)))
-    return nll_loss(log_q, data.label[index])
+    return nll_loss(log_q, data.label[index]) - model.classifier.log_weight_prior() / len(labelled)
 
 
 def _cluster_terms(
