@@ -199,6 +199,9 @@ def fit_embedding(
     """
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
+    if labels is not None:
+        # What no model learns from is refused before the features are learnt.
+        replace(config.model, classes=_classes(labels.to_numpy(), labels.name)[0])
     learnt = learn_features(genotypes, config, console)
     extractor, features, trained_on = learnt.extractor, learnt.features, learnt.trained_on
     label, supervision = None, None
@@ -280,7 +283,7 @@ def _classes(labels: np.ndarray, column: Any) -> tuple[tuple[str, ...], np.ndarr
     classes, number = np.unique(labels[known].astype(str), return_inverse=True)
     if not len(classes):
         raise OptionError(
-            f"--supervise: no sample that is learnt from has a label in column {column!r}; fill "
+            f"--supervise: no sample to learn from has a label in column {column!r}; fill "
             "some in, or leave --supervise out"
         )
     label = np.full(len(labels), UNLABELLED)

@@ -21,10 +21,17 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 import ancestry_ddvi.pipeline
 from ancestry_ddvi import DDVI
 from ancestry_ddvi.cli import cli
+from ancestry_ddvi.ddvi import supervision
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
+from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.objective import dream
 from ancestry_ddvi.ddvi.priors import FixedMixturePrior
-from ancestry_ddvi.ddvi.supervision import UNLABELLED, log_prior_of_label, match_classes
+from ancestry_ddvi.ddvi.supervision import (
+    UNLABELLED,
+    Classifier,
+    log_prior_of_label,
+    match_classes,
+)
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.errors import LabelFileError, OptionError
 from ancestry_ddvi.pipeline import EmbedConfig, embed_file, fit_embedding
@@ -128,6 +135,43 @@ def test_classes_are_matched_by_hand() -> None:
     sure = torch.log_softmax(20 * torch.nn.functional.one_hot(label, 3).float(), dim=1)
     unknown = torch.full_like(label, UNLABELLED)
     assert match_classes(cluster, sure, unknown).tolist() == [0, 1, 2, 0]
+
+
+def test_the_prior_of_the_classifiers_weights_is_normal_and_leaves_biases_free() -> None:
+    classifier = Classifier(FeatureInput(torch.ones(K)), N_CLASSES, 16)
+
+    def density() -> torch.Tensor:
+        weights = (classifier.linear.weight, *(classifier.network[i].weight for i in (0, 2, 4)))
+        normal = torch.distributions.Normal(0.0, supervision.WEIGHT_SD)
+        return sum(normal.log_prob(w).sum() for w in weights)
+
+    before, at = density(), classifier.log_weight_prior()
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=seeded(1)))
+    torch.testing.assert_close(classifier.log_weight_prior() - at, density() - before)
+    classifier.log_weight_prior().backward()
+    assert all(
+        (p.grad is None) == name.endswith("bias") for name, p in classifier.named_parameters()
+    )
+
+
+def test_the_prior_keeps_labels_that_say_nothing_from_making_a_classifier_sure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Groups()
+    blind = np.where(np.arange(300) < 60, np.random.default_rng(1).permutation(data.group), -1)
+
+    def log_loss() -> float:
+        model = data.fit(blind, "mixture")
+        p = model.class_probability(data.new_x, np.zeros(len(data.new_x)))
+        return float(-np.log(p[np.arange(len(p)), data.new_group]).mean())
+
+    with_prior = log_loss()
+    monkeypatch.setattr(supervision, "WEIGHT_SD", 1e3)
+    without = log_loss()
+    # Nobody can know better than log 6; who is sure of nonsense knows less.
+    assert with_prior < without - 0.5
 
 
 K, N_CLASSES = 6, 6
@@ -283,7 +327,7 @@ def test_the_command_says_what_it_learnt_from(files: tuple[Path, Path], tmp_path
     assert "not unsupervised" in supervision["meaning"]
     scored = metrics["held_out_classes"]
     assert scored["split"].startswith("held-out")
-    assert scored["accuracy"] > 0.8
+    assert scored["accuracy"] > 0.6
     assert 0 < scored["n_samples"] <= 18
     assert 0 <= metrics["classes"]["agreement"] <= 1
     warning = [w for w in strict_json(out / "run.json")["warnings"] if w.startswith("supervised:")]
@@ -333,7 +377,7 @@ def test_labels_of_held_out_samples_are_not_looked_at() -> None:
     ("options", "error", "words"),
     [
         ({"supervise": "one"}, OptionError, "all labels are 'x'; a classifier needs at least 2"),
-        ({"supervise": "none"}, OptionError, "no sample that is learnt from has a label in col"),
+        ({"supervise": "none"}, OptionError, "no sample to learn from has a label in col"),
         ({"supervise": "nope"}, LabelFileError, "no label column 'nope'"),
         ({"supervise": "pop", "labels_path": None}, OptionError, "add --labels TSV"),
         ({"supervise": "pop", "model_path": Path("m")}, OptionError, "--model gives a learnt one"),
@@ -361,6 +405,11 @@ def test_what_cannot_be_learnt_from_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ancestry_ddvi.pipeline, "train", lambda *args: pytest.fail("it trained"))
+    if "clusters" not in words:
+        # Only a prior, which is made when features are there, knows how many it has.
+        monkeypatch.setattr(
+            ancestry_ddvi.pipeline, "learn_features", lambda *args: pytest.fail("it learnt")
+        )
     given = {"labels_path": files[1], "config": CONFIG, **options}
     with pytest.raises(error, match=words) as caught:
         embed_file(files[0], out_dir=tmp_path / "out", **given)

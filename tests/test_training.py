@@ -84,7 +84,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    """All phases: 600 steps of the map, 300 of the decoder, 40 of the posterior."""
+    """All phases: 600 steps of the map, 150 of the decoder, 40 of the posterior."""
     data = Clusters.make()
     model, fractions = data.model(), [0.0]
     history = train(
@@ -268,13 +268,13 @@ def test_each_phase_moves_its_own_weights(settings: ModelConfig) -> None:
 def test_history_and_progress(run: Run) -> None:
     history = run.history
     assert history.steps == sorted(set(history.steps))
-    assert history.steps[-1] == 940
-    assert {600, 900} <= set(history.steps)
+    assert history.steps[-1] == 790
+    assert {600, 750} <= set(history.steps)
     steps = np.array(history.steps)
     phases = {
-        **dict.fromkeys(("reconstruction", "prior_kl"), steps <= 900),
+        **dict.fromkeys(("reconstruction", "prior_kl"), steps <= 750),
         **dict.fromkeys(("neighbour", "distance"), steps <= 600),
-        **dict.fromkeys(("denoising", "terminal"), steps > 900),
+        **dict.fromkeys(("denoising", "terminal"), steps > 750),
     }
     assert set(history.terms) == set(phases)
     for name, column in history.terms.items():
@@ -326,7 +326,7 @@ def test_a_phase_can_be_very_short(length: int) -> None:
     """Smoke runs and quick looks ask for that."""
     data = Clusters.make()
     history = train(data.model(), data.x, data.noise, UNIT, config(length, length), seed=0)
-    of_phases = [length, length // 2, length]
+    of_phases = [length, length // 4, length]
     ends = np.cumsum(of_phases)[np.array(of_phases) > 0]
     assert history.steps == ends.tolist()
 
