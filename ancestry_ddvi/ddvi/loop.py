@@ -212,7 +212,7 @@ def _as_vectors(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parts]))
         vector.grad = torch.zeros_like(vector)
         sizes = [p.numel() for p in parts]
-        values, slopes = vector.detach().split(sizes), vector.grad.split(sizes)
+        values, slopes = torch.split(vector.detach(), sizes), torch.split(vector.grad, sizes)
         for p, value, slope in zip(parts, values, slopes, strict=True):
             p.data, p.grad = value.view_as(p), slope.view_as(p)
         vectors.append(vector)
