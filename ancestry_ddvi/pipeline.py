@@ -21,7 +21,7 @@ from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
-from ancestry_ddvi.genotypes import GenotypeMatrix, bare_contig
+from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import (
     LabelTable,
     ReadOptions,
@@ -32,12 +32,12 @@ from ancestry_ddvi.loaders import (
 from ancestry_ddvi.loaders.containers import CheckedFile
 from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
+from ancestry_ddvi.preprocessing.alignment import Matched, in_builds
 from ancestry_ddvi.preprocessing.features import (
     MIN_SAMPLES,
     FeatureConfig,
     FeatureExtractor,
     Features,
-    Matched,
 )
 from ancestry_ddvi.preprocessing.filters import sample_call_rate
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
@@ -653,10 +653,12 @@ def read_for(
 
 
 def _places(variants: pd.DataFrame) -> VariantList:
-    """Where a model's variants are; their alleles may come swapped, and are matched later."""
+    """Where a model's variants are, in either build; their alleles are matched later."""
     places = frozenset(
-        f"{bare_contig(contig).upper()}:{position}"
-        for contig, position in zip(variants["contig"], variants["position"], strict=True)
+        f"{contig.upper()}:{position}"
+        for sites in in_builds(variants).values()
+        for contig, position in zip(sites.contig, sites.position, strict=True)
+        if position > 0
     )
     return VariantList("the model", frozenset(), places, frozenset())
 
@@ -706,16 +708,18 @@ def _read_labels(
 def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched | None) -> int:
     """How many of the model's variants the file has, said on the way."""
     assert matched is not None  # `transform` counts them
-    total = matched.found + matched.absent
-    console.note(
-        f"variants of the model: {matched.same:,} matched as they are, {matched.swapped:,} with "
-        f"swapped alleles, {matched.absent:,} absent"
-    )
-    if matched.found < MIN_MATCHED * total:
+    counts = [f"{n:,} {words}" for words, n in matched.by_words().items() if n]
+    console.note(f"variants of the model: {', '.join(counts)}")
+    if matched.build is not None:
+        console.note(
+            f"{genotypes.name}: positions are those of {matched.build}, and the model's are not; "
+            "variants that are sites of 1kg were looked for at their positions there"
+        )
+    if matched.found < MIN_MATCHED * matched.total:
         console.warn(
-            f"{genotypes.name}: only {matched.found:,} of the model's {total:,} variants "
-            f"({matched.found / total:.0%}) are in the file; places are less certain, which z_sd "
-            "says. Check genome build and strand, or impute the others"
+            f"{genotypes.name}: only {matched.found:,} of the model's {matched.total:,} variants "
+            f"({matched.found / matched.total:.0%}) are in the file; places are less certain, "
+            "which z_sd says; impute the others if that is not enough"
         )
     return matched.found
 

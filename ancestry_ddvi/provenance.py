@@ -18,7 +18,7 @@ from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.preprocessing.features import Matched
+from ancestry_ddvi.preprocessing.alignment import Matched
 
 LIBRARIES = (
     "torch",
@@ -59,9 +59,7 @@ def describe_run(
     }
     if matched is not None:
         counts["variants of the model"] = len(model.extractor.variants)
-        counts["variants matched as they are"] = matched.same
-        counts["variants matched with swapped alleles"] = matched.swapped
-        counts["variants of the model absent"] = matched.absent
+        counts["variants of the model, by what the file has"] = matched.by_words()
     else:
         counts["variants filtered"] = dict(model.extractor.funnel)
         counts["variants used"] = len(model.extractor.variants)
@@ -70,6 +68,7 @@ def describe_run(
         "command": command,
         "seed": parameters["seed"],
         "input": dict(genotypes.source),
+        "positions translated to": matched and matched.build,
         "labels": labels,
         "counts": counts,
         "parameters": dict(parameters),
@@ -98,6 +97,7 @@ _KINDS = {
     "samples not scored": "not scored",
     "records left out": "left out",
     "variants filtered": "filtered",
+    "variants of the model, by what the file has": "in the file",
 }
 
 

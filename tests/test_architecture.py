@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": {"errors"},
     "loaders": {*_DATA, "preprocessing"},
     "writers": {*_DATA, "loaders"},
-    "preprocessing": _DATA,
+    "preprocessing": {*_DATA, "reference_sites"},
     "ddvi": {"errors"},
     "baselines": {"errors", "ddvi"},
     "reporting": {"errors", "embedding"},

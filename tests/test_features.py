@@ -18,11 +18,11 @@ from simulate import balding_nichols
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.preprocessing.alignment import Matched
 from ancestry_ddvi.preprocessing.features import (
     FeatureConfig,
     FeatureExtractor,
     Features,
-    Matched,
 )
 
 CONFIG = FeatureConfig(n_pcs=5)

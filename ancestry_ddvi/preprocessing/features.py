@@ -46,11 +46,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse.linalg import eigsh
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError
-from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix, bare_contig
+from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.preprocessing.alignment import Matched, match
 from ancestry_ddvi.preprocessing.filters import (
     VariantCounts,
     column_blocks,
@@ -120,20 +120,6 @@ class FeatureConfig:
             raise OptionError(
                 f"ld_step must be from 1 to ld_window, {self.ld_window}, not {self.ld_step}"
             )
-
-
-@dataclass(frozen=True)
-class Matched:
-    """How many of a model's variants a file has as they are, with swapped alleles, or not."""
-
-    same: int
-    swapped: int
-    absent: int
-
-    @property
-    def found(self) -> int:
-        """Variants that the file has, either way round."""
-        return self.same + self.swapped
 
 
 @dataclass(frozen=True)
@@ -423,8 +409,8 @@ class FeatureExtractor:
     def transform(self, genotypes: GenotypeMatrix) -> Features:
         """Features of samples that were not learnt from.
 
-        Variants are matched by contig, position and alleles (swapped alleles are turned round);
-        those that the file does not have are missing.
+        Variants are matched by contig, position and alleles, in either build, swapped or on the
+        other strand (`alignment`); those that the file does not have are missing.
 
         Raises
         ------
@@ -442,11 +428,7 @@ class FeatureExtractor:
 
     def _match(self, genotypes: GenotypeMatrix) -> tuple[Callable[[slice], np.ndarray], Matched]:
         """What gives the dosage at a block of the model's variants, and how many the file has."""
-        theirs = _sites(genotypes.variants, "ref", "alt")
-        same = _first_at(theirs, _sites(self.variants, "ref", "alt"))
-        swapped = _first_at(theirs, _sites(self.variants, "alt", "ref"))
-        column = np.where(same >= 0, same, swapped)
-        turned = (same < 0) & (swapped >= 0)
+        column, turned, matched = match(genotypes.variants, self.variants)
 
         def dosage_of(block: slice) -> np.ndarray:
             at = column[block]
@@ -456,8 +438,7 @@ class FeatureExtractor:
             dosage[:, turned[block]] = np.where(counted == MISSING, counted, 2 - counted)
             return dosage
 
-        n_same, n_turned = int((same >= 0).sum()), int(turned.sum())
-        return dosage_of, Matched(n_same, n_turned, len(column) - n_same - n_turned)
+        return dosage_of, matched
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""
@@ -567,21 +548,6 @@ def _orthonormal(basis: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np
             basis = np.hstack([basis, (left / length).astype(np.float32)[:, None]])
             kept.append(j)
     return basis[:, basis.shape[1] - len(kept) :], np.array(kept, dtype=int)
-
-
-def _sites(variants: pd.DataFrame, first: str, second: str) -> pd.MultiIndex:
-    """Name each variant as every file does, whatever its style of contig names."""
-    contig = variants["contig"].astype(str).map(bare_contig)
-    return pd.MultiIndex.from_arrays(
-        [contig, variants["position"], variants[first], variants[second]]
-    )
-
-
-def _first_at(sites: pd.MultiIndex, wanted: pd.MultiIndex) -> np.ndarray:
-    """Where each wanted site first occurs among the sites; -1 where it does not."""
-    first = np.flatnonzero(~sites.duplicated())
-    at = sites[first].get_indexer(wanted)
-    return np.where(at >= 0, first[at], -1)
 
 
 def _least_squares(
