@@ -27,6 +27,7 @@ from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.lists import read_samples
 from ancestry_ddvi.pipeline import EmbedConfig, embed_file, training_mask
 from ancestry_ddvi.preprocessing.features import FeatureConfig
+from ancestry_ddvi.reference_sites import Sites, align, reference_sites
 
 FILES = {
     *("embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json"),
@@ -322,6 +323,44 @@ def test_what_a_file_has_of_the_models_variants_is_reported(
     words = rf"new.vcf: only {n_found:,} of the model's {len(used):,} variants \(40%\) are in"
     assert bool([w for w in described["warnings"] if re.search(words, w)]) == (share < 0.5)
     assert bool([w for w in described["warnings"] if "of the model's" in w]) == (share < 0.5)
+
+
+def test_a_file_of_the_other_build_and_strand_is_placed_as_it_would_be_on_the_models(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    genotypes = read_genotypes(cut.few)
+    sites = reference_sites()
+    at = align(sites.at("GRCh37"), Sites.of(genotypes.variants)).column
+    moved = sites.position["GRCh38"][at]
+    assert (at >= 0).all()
+    genotypes = genotypes.select(variants=moved > 0)
+    variants = genotypes.variants
+    plain = ~(variants["ref"] + variants["alt"]).isin(["AT", "TA", "CG", "GC"]).to_numpy()
+    genotypes, variants = genotypes.select(variants=plain), variants[plain]
+    other = variants.assign(position=moved[moved > 0][plain])
+    for column in ("ref", "alt"):
+        other[column] = other[column].map(dict(zip("ACGT", "TGCA", strict=True)))
+    tables = []
+    for name, table in (("same", variants), ("other", other)):
+        # A VCF is sorted, and lift-over does not keep the order everywhere.
+        order = np.lexsort((table["position"], table["contig"].astype(int)))
+        folder = tmp_path / name
+        folder.mkdir()
+        vcf = rewritten(
+            cut,
+            folder / "new.vcf",
+            NEW,
+            dosage=genotypes.dosage[:, order],
+            variants=table.iloc[order].reset_index(drop=True),
+        )
+        out, described = run(cut, folder, vcf=vcf, model_path=quick_results)
+        translated = None if name == "same" else "GRCh38"
+        assert described["positions translated to"] == translated
+        tables.append(table_of(out))
+    counts = described["counts"]["variants of the model, by what the file has"]
+    assert counts["on the other strand"] > 100
+    assert counts["matched as they are"] == 0
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.parametrize("with_model", [False, True])
