@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,52 +171,27 @@ def _optimise(
             f"training: nothing can be learnt in the {phase.name} phase; call requires_grad_() on "
             "what should be"
         )
-    with _as_vectors(parameters) as vectors:
-        optimiser = torch.optim.Adam(vectors, lr=phase.learning_rate, fused=True)
-        # The warm-up of a tenth must be at least two steps long.
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, phase.learning_rate, total_steps=max(phase.n_steps, 20), pct_start=0.1
-        )
-        for step in range(1, phase.n_steps + 1):
-            terms = phase.terms_at(step)
-            loss = torch.stack(list(terms.values())).sum()
-            optimiser.zero_grad(set_to_none=False)
-            loss.backward()  # type: ignore[no-untyped-call]
-            slope = nn.utils.clip_grad_norm_(vectors, MAX_GRADIENT)
-            # A finite loss can have a non-finite gradient; both are caught before they reach
-            # weights.
-            if not (torch.isfinite(loss) and torch.isfinite(slope)):
-                bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-                what, where = ("loss", bad) if bad else ("gradient", list(terms))
-                raise TrainingDivergedError(
-                    f"training: the {what} became non-finite at {phase.place(step)} "
-                    f"(term: {', '.join(where)}); {remedy}; {good.restore()}"
-                )
-            if step == 1 or _is_logged(phase, step):
-                good.keep(done + step)
-            optimiser.step()
-            schedule.step()
-            yield step, terms
-
-
-@contextmanager
-def _as_vectors(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Vectors that the parameters and their gradients are parts of for the time being, one of each
-    type: a step on one vector costs a fraction of a step on thirty small matrices."""
-    kinds: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
-    for p in parameters:
-        kinds.setdefault((p.dtype, p.device), []).append(p)
-    vectors = []
-    for parts in kinds.values():
-        vector = nn.Parameter(torch.cat([p.detach().flatten() for p in parts]))
-        vector.grad = torch.zeros_like(vector)
-        sizes = [p.numel() for p in parts]
-        values, slopes = torch.split(vector.detach(), sizes), torch.split(vector.grad, sizes)
-        for p, value, slope in zip(parts, values, slopes, strict=True):
-            p.data, p.grad = value.view_as(p), slope.view_as(p)
-        vectors.append(vector)
-    try:
-        yield vectors
-    finally:
-        for p in parameters:
-            p.data, p.grad = p.data.clone(), None
+    optimiser = torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
+    # The warm-up of a tenth must be at least two steps long.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, phase.learning_rate, total_steps=max(phase.n_steps, 20), pct_start=0.1
+    )
+    for step in range(1, phase.n_steps + 1):
+        terms = phase.terms_at(step)
+        loss = torch.stack(list(terms.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        slope = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
+        # A finite loss can have a non-finite gradient; both are caught before they reach weights.
+        if not (torch.isfinite(loss) and torch.isfinite(slope)):
+            bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+            what, where = ("loss", bad) if bad else ("gradient", list(terms))
+            raise TrainingDivergedError(
+                f"training: the {what} became non-finite at {phase.place(step)} "
+                f"(term: {', '.join(where)}); {remedy}; {good.restore()}"
+            )
+        if step == 1 or _is_logged(phase, step):
+            good.keep(done + step)
+        optimiser.step()
+        schedule.step()
+        yield step, terms
