@@ -305,7 +305,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_command_says_what_it_learnt_from(files: tuple[Path, Path], tmp_path: Path) -> None:
     vcf, labels = files
     out = tmp_path / "out"
-    summary = embed_file(vcf, out_dir=out, labels_path=labels, supervise="some", config=CONFIG)
+    longer = replace(CONFIG, training=replace(CONFIG.training, map_steps=300))
+    summary = embed_file(vcf, out_dir=out, labels_path=labels, supervise="some", config=longer)
     assert "classes.csv" in summary.files
     table = pd.read_csv(out / "embedding.csv")
     classes = pd.read_csv(out / "classes.csv")
@@ -327,7 +328,7 @@ def test_the_command_says_what_it_learnt_from(files: tuple[Path, Path], tmp_path
     assert "not unsupervised" in supervision["meaning"]
     scored = metrics["held_out_classes"]
     assert scored["split"].startswith("held-out")
-    assert scored["accuracy"] > 0.6
+    assert scored["accuracy"] > 0.8
     assert 0 < scored["n_samples"] <= 18
     assert 0 <= metrics["classes"]["agreement"] <= 1
     warning = [w for w in strict_json(out / "run.json")["warnings"] if w.startswith("supervised:")]
