@@ -184,7 +184,7 @@ def fit_embedding(
         Settings; defaults if not given.
     labels
         (n_samples,) text, missing where unknown. If given, those of training samples are learnt
-        from (`ddvi.supervision`); of held-out samples no label is looked at.
+        from (`ddvi.supervision`); nothing is learnt from those of held-out samples.
     console
         Where progress goes; nowhere if not given.
 

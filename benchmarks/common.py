@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -131,6 +131,12 @@ def stored(data: dict[str, Any]) -> dict[str, Any]:
     """As it is when read from a results file again, where tuples are lists."""
     again: dict[str, Any] = json.loads(json.dumps(data))
     return again
+
+
+def settings_in_words(config: dict[str, Any], defaults: Any) -> str:
+    """Whether a stored config is that of a dataclass of defaults."""
+    is_default = config == stored(asdict(defaults))
+    return "default settings" if is_default else "settings of a test, not the default ones"
 
 
 def read_json(path: Path) -> dict[str, Any]:

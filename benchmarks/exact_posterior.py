@@ -198,8 +198,7 @@ def markdown(results: dict[str, Any], command: str) -> str:
     """Every table: mean over seeds, and half of its 95 % interval."""
     settings = results["settings"]
     seeds = sorted({int(s) for entries in results["methods"].values() for s in entries})
-    is_default = settings["config"] == common.stored(asdict(EmbedConfig()))
-    which = "default settings" if is_default else "settings of a test, not the default ones"
+    which = common.settings_in_words(settings["config"], EmbedConfig())
     sections = []
     for measure, title in TITLES.items():
         sections += [

@@ -190,8 +190,7 @@ def markdown(results: dict[str, Any], command: str) -> str:
 
     seeds = sorted(int(s) for s in methods[OURS])
     settings = results["settings"]
-    is_default = settings["config"] == common.stored(asdict(EmbedConfig()))
-    which = "default settings" if is_default else "settings of a test, not the default ones"
+    which = common.settings_in_words(settings["config"], EmbedConfig())
     in_sample = [fixed("**floor for DDVI**", FLOORS, COLUMNS), *rows("in_sample", COLUMNS)]
     in_sample += [fixed(name, values, COLUMNS) for name, values in references.items()]
     held_out = [fixed("**floor for DDVI**", HELD_OUT_FLOORS, HELD_OUT_COLUMNS)]

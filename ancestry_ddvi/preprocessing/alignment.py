@@ -121,9 +121,8 @@ def match(theirs: pd.DataFrame, ours: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """
     file, wanted = Sites.of(theirs), in_builds(ours)
     own = next(iter(wanted))
-    build = own
-    if len(wanted) > 1 and (name := detect_build(file).name) in wanted:
-        build = name
+    told = detect_build(file).name
+    build = told if told in wanted else own
     aligned = align(file, wanted[build])
     column, relation = aligned.column.copy(), aligned.relation.copy()
     ambiguous = relation == AMBIGUOUS
