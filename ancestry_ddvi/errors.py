@@ -6,6 +6,8 @@ else that escapes is a fault of ours and exits with 1.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 
 class AncestryDDVIError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -40,4 +42,21 @@ class OptionError(InputError):
 
 
 class TrainingDivergedError(InputError):
-    """The loss became non-finite: message names the step, the term and a remedy."""
+    """The loss became non-finite: message names the step, the term and a remedy.
+
+    Attributes
+    ----------
+    last_good
+        What was trained, with the latest weights whose loss and gradient were finite, if whoever
+        trained it says so.
+    """
+
+    last_good: object | None = None
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise OptionError unless the value is a whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise OptionError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise OptionError(f"{name} must be at least 1, not {value}")

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -14,7 +15,11 @@ from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
+
+NOISE_UNIT = 0.0135
+"""Noise that training adds, as a share of the mean variance of a column: as much as losing half of
+the variants adds to the features of 2,504 people and 18,000 variants."""
 
 
 class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -43,6 +48,10 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     Attributes
     ----------
     model_ : AncestryModel
+        Of (X - mean_) / scale_.
+    mean_ : (n_features,) ndarray
+    scale_ : float
+        Root of the mean variance of the columns: multiplying X by a number changes nothing.
     history_ : History
         Loss terms along training.
     n_features_in_ : int
@@ -76,6 +85,8 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     def fit(self, X: Any, y: Any = None) -> DDVI:
         """Train on (n_samples, n_features); columns are centred, their relative scale matters.
 
+        Where it fails the estimator is left unfitted.
+
         Parameters
         ----------
         X
@@ -91,22 +102,18 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         OptionError
             If a parameter or y cannot be used; before training.
         """
+        for fitted in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, fitted)
+        check_count("n_latent", self.n_latent)
+        check_count("n_draws", self.n_draws)
         X = validate_data(
             self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=self.n_latent
         )
-        # Drawn once, so that a fitted estimator gives the same answer each time it is asked.
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.mean_ = X.mean(axis=0)
-        scale = X.std(axis=0)
-        # A constant column has no scale of its own, only rounding; any that is not small leaves it
-        # at 0.
-        scale[scale <= 1e-12 * np.abs(X).max(axis=0)] = 1.0
         label, names = self._labels(y, len(X)) if self.supervised else (None, ())
-        name, prior = None, None
-        if isinstance(self.prior, str):
-            name = self.prior
-        elif self.prior is not None:
-            prior = deepcopy(self.prior)
+        # A copy of a prior: a fit leaves its parameters as they were given.
+        name, prior = (
+            (self.prior, None) if isinstance(self.prior, str) else (None, deepcopy(self.prior))
+        )
         config = ModelConfig(
             n_latent=self.n_latent,
             n_clusters=self.n_clusters,
@@ -114,22 +121,48 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             clustering=self.clustering,
             classes=names,
         )
-        self.model_ = AncestryModel(scale, config, self._seed, prior)
         training = TrainingConfig(map_steps=self.map_steps, posterior_steps=self.posterior_steps)
+        # Drawn once, so that a fitted estimator gives the same answer each time it is asked.
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.mean_ = X.mean(axis=0)
+        spread = X.std(axis=0)
+        # A constant column has no scale of its own, only rounding; any that is not small leaves it
+        # at 0.
+        constant = spread <= 1e-12 * np.abs(X).max(axis=0)
+        self.scale_ = 1.0 if constant.all() else float(np.sqrt(np.mean(spread[~constant] ** 2)))
+        model = AncestryModel(
+            np.where(constant, 1.0, spread / self.scale_), config, self._seed, prior
+        )
         self.history_ = train(
-            self.model_, X - self.mean_, np.zeros(len(X)), 1.0, training, self._seed, label=label
+            model,
+            self._scaled(X),
+            np.zeros(len(X)),
+            NOISE_UNIT,
+            training,
+            self._seed,
+            label=label,
         )
         # Products of single numbers round by the size of the batch they are in, which the same
         # row in another batch must not show.
-        self.model_.double()
+        self.model_ = model.double()
         return self
+
+    def _scaled(self, X: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = (X - self.mean_) / self.scale_
+        return scaled
+
+    def _features(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What the fitted model takes: features (n_samples, n_features) and their noise, 0."""
+        check_is_fitted(self, "model_")
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self._scaled(X), np.zeros(len(X))
 
     def _labels(self, y: Any, n: int) -> tuple[np.ndarray, tuple[str, ...]]:
         """The number of each sample's class and the names of the classes, which are kept."""
         values = np.full(n, None) if y is None else np.asarray(y, dtype=object)
         if values.shape != (n,):
             raise OptionError(f"y has shape {values.shape}, not ({n},): give a label a sample")
-        known = np.array([not (v is None or v != v or v == UNLABELLED) for v in values])
+        known = np.array([not (pd.isna(v) or v == UNLABELLED) for v in values])
         if not known.any():
             raise OptionError("y has no label; give some, or set supervised to False")
         if len({isinstance(v, str) for v in values[known]}) > 1:
@@ -140,15 +173,12 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return label, tuple(map(str, self.classes_))
 
     def sample(self, X: Any, n_draws: int | None = None) -> np.ndarray:
-        """(n_draws, n_samples, n_latent) posterior draws."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.model_.sample_posterior(
-            X - self.mean_,
-            np.zeros(len(X)),
-            n_draws=n_draws or self.n_draws,
-            seed=self._seed,
-        )
+        """(n_draws, n_samples, n_latent) posterior draws; as many as `transform` averages if left
+        out."""
+        features = self._features(X)
+        n_draws = self.n_draws if n_draws is None else n_draws
+        check_count("n_draws", n_draws)
+        return self.model_.sample_posterior(*features, n_draws=n_draws, seed=self._seed)
 
     def transform(self, X: Any) -> np.ndarray:
         """(n_samples, n_latent) posterior means."""
@@ -158,19 +188,17 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n_samples, n_classes) probability of each of `classes_` where `supervised`, else
         (n_samples, n_clusters) of each cluster."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False) - self.mean_
-        noise = np.zeros(len(X))
+        features = self._features(X)
         if self.model_.classifier is not None:
-            return self.model_.class_probability(X, noise)
-        draws = self.model_.sample_posterior(X, noise, n_draws=self.n_draws, seed=self._seed)
-        return self.model_.cluster_probability(X, noise, draws)
+            return self.model_.class_probability(*features)
+        draws = self.model_.sample_posterior(*features, n_draws=self.n_draws, seed=self._seed)
+        return self.model_.cluster_probability(*features, draws)
 
     def score(self, X: Any, y: None = None) -> float:
-        """Mean evidence lower bound in nats; higher is better."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return float(self.model_.elbo(X - self.mean_, np.zeros(len(X)), seed=self._seed).mean())
+        """Mean evidence lower bound of log p(X) in nats; higher is better."""
+        x, noise = self._features(X)
+        elbo = self.model_.elbo(x, noise, seed=self._seed)
+        return float(elbo.mean() - x.shape[1] * np.log(self.scale_))
 
     @property
     def _n_features_out(self) -> int:

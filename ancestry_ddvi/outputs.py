@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ancestry_ddvi.errors import OutputError
@@ -94,6 +95,34 @@ def added_files(target: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(target: Path) -> Iterator[None]:
+    """Make the folder, and wait until no other process is in this block with it.
+
+    The lock ends with the process, whatever ends that.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or read.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        handle = os.open(target, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: the output folder cannot be written ({error.strerror or error}); choose "
+            "another with --out"
+        ) from error
+    try:
+        # Some network file systems know no locks: there it is as before.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_replaceable(target: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,13 @@ from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import LabelFileError, NotEnoughDataError, OptionError
+from ancestry_ddvi.errors import (
+    LabelFileError,
+    NotEnoughDataError,
+    OptionError,
+    OutputError,
+    TrainingDivergedError,
+)
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import (
     LabelTable,
@@ -195,7 +202,7 @@ def fit_embedding(
     NotEnoughDataError
         Too few samples or usable variants.
     TrainingDivergedError
-        The loss became non-finite.
+        The loss became non-finite; `last_good` is the `EmbeddingModel` as it was before.
     """
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
@@ -214,19 +221,25 @@ def fit_embedding(
             "n_unlabelled": int((label < 0).sum()),
         }
         console.warn(_supervised_words(supervision, len(classes)))
-    with console.stage("train the model") as update:
-        model, history = train_model(learnt, config, label, progress=update)
+    provenance = {
+        "version": __version__,
+        "input": dict(genotypes.source),
+        "n_training_samples": int(trained_on.sum()),
+        "n_variants": len(extractor.variants),
+        "seed": config.seed,
+        "config": asdict(config),
+        "supervision": supervision,
+    }
+    hashes = np.sort(id_hash(genotypes.sample_id[trained_on]))
+    try:
+        with console.stage("train the model") as update:
+            model, history = train_model(learnt, config, label, progress=update)
+    except TrainingDivergedError as error:
+        if isinstance(error.last_good, AncestryModel):
+            provenance["diverged"] = str(error)
+            error.last_good = EmbeddingModel(extractor, error.last_good, hashes, provenance)
+        raise
     with console.stage("draw from the posterior"):
-        provenance = {
-            "version": __version__,
-            "input": dict(genotypes.source),
-            "n_training_samples": int(trained_on.sum()),
-            "n_variants": len(extractor.variants),
-            "seed": config.seed,
-            "config": asdict(config),
-            "supervision": supervision,
-        }
-        hashes = np.sort(id_hash(genotypes.sample_id[trained_on]))
         fitted = EmbeddingModel(extractor, model, hashes, provenance)
         table = fitted.embed_features(
             features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
@@ -263,17 +276,21 @@ def train_model(
     where the model has classes (`train`)."""
     x, noise = learnt.features.x[learnt.trained_on], learnt.features.noise[learnt.trained_on]
     model = AncestryModel(x.std(axis=0), config.model, config.seed)
-    history = train(
-        model,
-        x,
-        noise,
-        learnt.extractor.unit,
-        config.training,
-        config.seed,
-        progress=progress,
-        denoised=learnt.features.denoised,
-        label=label,
-    )
+    try:
+        history = train(
+            model,
+            x,
+            noise,
+            learnt.extractor.unit,
+            config.training,
+            config.seed,
+            progress=progress,
+            denoised=learnt.features.denoised,
+            label=label,
+        )
+    except TrainingDivergedError as error:
+        error.last_good = model
+        raise
     return model, history
 
 
@@ -458,7 +475,8 @@ def embed_file(
             console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
         taught = _taught(labels, levels[0], supervise)
         if fitted_model is None:
-            fitted = fit_embedding(genotypes, config, labels=taught, console=console)
+            with _last_good_kept(out_dir):
+                fitted = fit_embedding(genotypes, config, labels=taught, console=console)
             model, table, features = fitted.model, fitted.table, fitted.features
             in_sample, held_out = fitted.trained_on, fitted.held_out
             history = fitted.history
@@ -555,6 +573,24 @@ def embed_file(
     return RunSummary(
         tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files
     )
+
+
+@contextmanager
+def _last_good_kept(out_dir: Path) -> Iterator[None]:
+    """Save what a diverged training leaves beside the output folder, which it does not make."""
+    try:
+        yield
+    except TrainingDivergedError as error:
+        if not isinstance(error.last_good, EmbeddingModel):
+            raise
+        place = out_dir.with_name(f"{out_dir.name}.diverged")
+        try:
+            with new_folder(place, force=True) as folder:
+                error.last_good.save(folder / "model")
+                _write_text(folder / MANIFEST, json.dumps({"files": [*files_in(folder), MANIFEST]}))
+        except OutputError:
+            raise error from None
+        raise TrainingDivergedError(f"{error} ({place / 'model'})") from error
 
 
 def _taught(
@@ -793,7 +829,8 @@ def _model_metrics(
 ) -> dict[str, Any]:
     """Evidence lower bound, of trained and of held-out samples apart."""
     groups: dict[str, Any] = {
-        "scorer": "mean evidence lower bound of log p(x) in nats, 16 draws of the chain a sample",
+        "scorer": "mean evidence lower bound of log p(x) in nats, "
+        f"{config.n_draws} draws of the chain a sample",
         "data": data,
         "seed": config.seed,
         "split": {},

@@ -12,6 +12,7 @@ read.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -238,7 +239,8 @@ methods of a seed; their exact posterior is summed on a grid. Rivals: the same f
 weights, hidden layers of {settings["config"]["model"]["n_hidden"]}, {settings["budget"]:g} CPU
 seconds of training each on draws of the model, noise levels from complete to
 {settings["config"]["training"]["min_kept"]:g} of the SNPs kept. "{DEFAULT}" is what the fit itself
-trained (the whole fit: {settings["fit_cpu_seconds"]:.0f} CPU seconds). Seeds
+trained (the whole fit: {settings["fit_cpu_seconds"]:.0f} CPU seconds, of which its posterior
+phase: {results["posterior_phase_cpu_seconds"]:.1f}). Seeds
 {", ".join(map(str, seeds))} of the rivals' weights, training and simulated samples. Cells:
 mean over seeds ± half of its 95 % interval (t).
 
@@ -259,8 +261,9 @@ One thread. {settings["machine"]}.
 
 ## Learning rates
 
-Held-out loss of each rival's own objective, nats, after {rivals.RATE_SHARE:.0%} of the budget; the
-least is taken, once for all seeds.
+Held-out loss of each rival's own objective, nats, after {rivals.RATE_SHARE:.0%} of the budget, mean
+over {len(rivals.RATE_SEEDS)} seeds of their own; the least is taken, once for all seeds. Losses of
+different families are not of one kind: bounds, of different tightness.
 
 {rates}
 
@@ -320,12 +323,14 @@ def main(
             f"{bench.path} holds results of other settings, code or data; start over with --fresh"
         )
     if not earlier:
-        common.write_json(bench.path, {"settings": settings, "rates": {}, "methods": {}})
+        seconds = rivals.posterior_phase_seconds(bench.theta)
+        empty = {"rates": {}, "methods": {}, "posterior_phase_cpu_seconds": seconds}
+        common.write_json(bench.path, {"settings": settings, **empty})
     for seed in range(seeds):
         bench.run(seed, chosen, lambda s=seed: Exam(bench.theta, pairs, coverage, draws, s), budget)
     context = click.get_current_context()
     given = [
-        f"--{name} {context.params[name]}"
+        f"--{name} {shlex.quote(str(context.params[name]))}"
         for name in ("methods", "budget", "pairs", "coverage", "draws", "samples", "steps")
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
     ]

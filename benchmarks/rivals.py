@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.objective import bound_terms, dream
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.training import COMPLETE_SHARE, draw_noise, missing_noise
+from ancestry_ddvi.ddvi.training import train as train_phases
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.pipeline import EmbedConfig
 
@@ -46,9 +48,11 @@ MEASURES = ("kl_exact_q", "kl_q_exact", "total_variation")
 COVERAGE_DRAWS = 200
 HELD_OUT_PAIRS = 8192
 WARM_UP = 0.1
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 RATE_SHARE = 0.25
 """Of the budget, that each learning rate is tried for."""
+RATE_SEEDS = (10_000, 10_001, 10_002)
+"""Of these trials; no examination has them."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,15 @@ def fitted_theta(genotypes: GenotypeMatrix, config: EmbedConfig, folder: Path) -
 
 
 _FIT = ("pipeline", "checkpoint")
+
+
+def posterior_phase_seconds(theta: Theta) -> float:
+    """CPU seconds of the default's posterior phase, of theta's samples and alone."""
+    model = deepcopy(theta.model).requires_grad_()
+    config = replace(theta.config.training, map_steps=0)
+    start = time.process_time()
+    train_phases(model, theta.x.numpy(), theta.noise.numpy(), theta.unit, config, 0)
+    return time.process_time() - start
 
 
 # --- rivals -------------------------------------------------------------------------------------
@@ -274,16 +287,19 @@ def one_cycle(spent: float) -> float:
 
 
 def held_out_loss(rival: Rival, theta: Theta, rate: float, budget: float) -> float:
-    """The rival's loss on draws of theta that it was not trained on; infinite if it diverges."""
-    # Seeds of its own: no examination has them.
-    try:
-        posterior = train(rival, theta, rate, budget, seed=10_000).posterior
-    except FloatingPointError:
-        return math.inf
+    """The rival's loss on draws of theta that it was not trained on, mean over `RATE_SEEDS`;
+    infinite if one of them diverges."""
     assert rival.loss is not None
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(10_001)
-        loss = float(rival.loss(theta, posterior, HELD_OUT_PAIRS, generator))
+    losses = []
+    for seed in RATE_SEEDS:
+        try:
+            posterior = train(rival, theta, rate, budget, seed).posterior
+        except FloatingPointError:
+            return math.inf
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(20_000)
+            losses.append(float(rival.loss(theta, posterior, HELD_OUT_PAIRS, generator)))
+    loss = float(np.mean(losses))
     return loss if math.isfinite(loss) else math.inf
 
 

@@ -184,6 +184,11 @@ def test_unknown_methods_are_refused(text: str) -> None:
     [
         ({"n_seeds": 0}, "--seeds"),
         ({"n_steps": 0}, "--steps"),
+        ({"n_steps": 2.5}, "--steps must be a whole number"),
+        ({"methods": ("nope",)}, "no method 'nope'"),
+        ({"methods": ()}, "none"),
+        ({"holdout": -1}, "--holdout"),
+        ({"holdout": 1.5}, "--holdout"),
         ({"embed": replace(EMBED, model=ModelConfig(3))}, "2 axes"),
     ],
 )
@@ -277,6 +282,39 @@ def test_an_interrupted_run_goes_on(
     assert len(tasks) == 3
     for name in ("maps/pca.csv", "maps/gaussian.csv", "comparison.png"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_two_runs_into_one_folder_keep_the_fits_of_both(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As though another process had run while the first one's last method was fitted."""
+    one = replace(CONFIG, n_seeds=1, holdout=0.0)
+    fit = METHODS["pca"].fit
+
+    def meanwhile(task: Task) -> Fit:
+        with monkeypatch.context() as patch:
+            patch.setitem(METHODS, "pca", replace(METHODS["pca"], fit=fit))
+            compare(config=replace(one, methods=("hierarchical",)))
+        return fit(task)
+
+    monkeypatch.setitem(METHODS, "pca", replace(METHODS["pca"], fit=meanwhile))
+    state = compare(config=replace(one, methods=("gaussian", "pca")))
+    assert set(state["methods"]) == {"gaussian", "hierarchical", "pca"}
+    assert {line["method"] for line in state["table"]} == set(state["methods"])
+
+
+def test_wake_sleep_moves_the_decoder_as_often_as_the_others(
+    learnt: LearntFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {}
+    for name in ("gaussian", "ddvi-wake-sleep"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "ancestry_ddvi.comparison.methods.fit",
+                lambda *args, name=name, **options: steps.setdefault(name, options["n_steps"]),
+            )
+            METHODS[name].fit(Task(learnt, EMBED, 5))
+    assert steps == {"gaussian": 5, "ddvi-wake-sleep": 10}
 
 
 def test_results_of_other_settings_are_refused(

@@ -19,7 +19,13 @@ from ancestry_ddvi.reporting.comparison import (
 )
 
 TITLES = {"gaussian": "AEVB (Gaussian)", "ddvi": "DDVI", "pca": "PCA"}
-SETTINGS = {"--steps": 10, "--holdout": 0.2, "samples": 30, "variants": 100}
+SETTINGS = {
+    "--steps": 10,
+    "--holdout": 0.2,
+    "options": {"n_draws": 50},
+    "samples": 30,
+    "variants": 100,
+}
 
 
 def fit(nmi: float, seconds: float = 1.0) -> dict[str, Any]:

@@ -230,6 +230,16 @@ def test_every_sample_comes_once_in_each_pass() -> None:
     assert not model.training
 
 
+def test_each_module_is_left_in_the_mode_it_was_in() -> None:
+    model = linear_model()
+    model.train()
+    assert isinstance(model.posterior, nn.Module)
+    model.posterior.eval()
+    fit(model, linear_data()[0], n_steps=1)
+    assert model.training
+    assert not model.posterior.training
+
+
 @pytest.mark.parametrize(
     ("length", "steps"),
     [({"n_steps": 7}, 7), ({"epochs": 3}, 6), ({"epochs": 0.1}, 1), ({}, 100)],
@@ -336,6 +346,20 @@ def test_likelihoods_and_posteriors_of_the_wrong_shape(monkeypatch: pytest.Monke
         fit(LatentModel(Peak(), Bits(6), narrow), x, n_steps=2)
     monkeypatch.setattr(Peak, "sample", lambda self, n, generator: torch.zeros(n, 3))
     with pytest.raises(OptionError, match=r"prior.sample.* \(2, 3\) .* \(2, 2\) is needed"):
+        fit(model, x, n_steps=2)
+
+
+def test_a_chain_that_takes_no_number_of_draws_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, model = linear_data(30)[0], linear_model()
+    whole = type(model.posterior).chain
+
+    def single(self: Any, x: Tensor, noise: Tensor, source: Any, n_draws: int | None = None) -> Any:
+        return whole(self, x, noise, source)
+
+    monkeypatch.setattr(type(model.posterior), "chain", single)
+    with pytest.raises(OptionError, match=r"posterior.chain.* where \(3, 2, 2\) is needed"):
         fit(model, x, n_steps=2)
 
 

@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
+from ancestry_ddvi.errors import OptionError
 
 QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 10}
 
@@ -149,6 +151,60 @@ def test_bad_input_is_refused_before_training(
     monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
     with np.errstate(divide="ignore"), pytest.raises(ValueError, match=words):
         DDVI(**QUICK).fit(spoil(x))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"n_draws": 0}, "n_draws must be at least 1, not 0"),
+        ({"n_draws": -3}, "n_draws must be at least 1, not -3"),
+        ({"n_latent": 1.5}, "n_latent must be a whole number, not 1.5"),
+        ({"n_clusters": 2.5}, "n_clusters must be a whole number, not 2.5"),
+        ({"map_steps": 2.5}, "map_steps must be a whole number, not 2.5"),
+        ({"posterior_steps": -1}, "posterior_steps must be at least 0, not -1"),
+        ({"prior": 5}, "the prior, int, has no n_latent"),
+        ({"prior": "ring"}, "ring"),
+        ({"clustering": "k-means"}, "k-means"),
+    ],
+)
+def test_a_parameter_of_no_use_is_refused_before_training(
+    wrong: dict[str, Any], words: str, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
+    with pytest.raises(OptionError, match=words):
+        DDVI(**{**QUICK, **wrong}).fit(x)
+
+
+@pytest.mark.parametrize("n_draws", [0, -2, 1.5])
+def test_a_number_of_draws_of_no_use_is_refused(n_draws: Any, fitted: DDVI, x: np.ndarray) -> None:
+    with pytest.raises(OptionError, match="n_draws must be"):
+        fitted.sample(x, n_draws)
+
+
+def test_a_fit_that_fails_leaves_nothing_of_an_earlier_one(x: np.ndarray) -> None:
+    label = np.repeat(["a", "b", "c"], 20)
+    estimator = DDVI(**QUICK, supervised=True).fit(x, label)
+    with pytest.raises(OptionError, match="no label"):
+        estimator.fit(x[:, :4])
+    with pytest.raises(NotFittedError):
+        estimator.transform(x)
+    assert not [name for name in vars(estimator) if name in ("classes_", "history_", "mean_")]
+
+
+def test_the_unit_of_the_columns_does_not_matter(fitted: DDVI, x: np.ndarray) -> None:
+    for unit in (1e-4, 1e4):
+        other = DDVI(**QUICK).fit(unit * x)
+        np.testing.assert_allclose(other.transform(unit * x), fitted.transform(x), atol=1e-3)
+        # A density per unit of each of five columns.
+        assert other.score(unit * x) == pytest.approx(fitted.score(x) - 5 * np.log(unit), abs=0.05)
+
+
+def test_labels_may_be_missing_in_any_way_of_pandas(x: np.ndarray) -> None:
+    label = pd.Series(np.repeat(["a", "b", "c"], 20), dtype="string")
+    label[[0, 30]] = pd.NA
+    estimator = DDVI(**QUICK, supervised=True).fit(x, label)
+    assert list(estimator.classes_) == ["a", "b", "c"]
+    assert estimator.predict_proba(x).shape == (60, 3)
 
 
 def test_another_number_of_columns_is_refused(fitted: DDVI, x: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -176,6 +177,26 @@ def test_negligible_components_have_no_weight_and_none_of_their_own_gradient() -
     of = GaussianMixture.of_covariances(log_weight, mean, covariance)
     assert of.mean.shape == (N, 3, D)
     assert torch.isinf(of.log_weight[1:, 2]).all()
+
+
+class Highest(Streams):
+    """The largest number below 1 that a stream can give."""
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.full(tuple(shape), 1 - 2**-24)
+
+
+def test_a_component_of_no_weight_is_never_drawn() -> None:
+    """Though rounding leaves the sum of the weights below the highest number that is drawn."""
+    weight = torch.tensor([[0.1] * 9 + [0.09999, 0.0]])
+    log_weight = torch.log_softmax(weight.log(), dim=-1)
+    log_weight[0, 3] -= 1e-6
+    assert float(log_weight.exp().cumsum(-1)[0, -1]) < 1 - 2**-24
+    mean = torch.arange(11.0).reshape(1, 11, 1)
+    one = torch.ones((1, 11, 1, 1))
+    narrow = GaussianMixture(log_weight, mean, one, 1e-12 * torch.ones((1, 11, 1)))
+    drawn = narrow.sample(torch.Size((4, 1)), Highest(np.array([0], dtype=np.uint64), 0))
+    assert drawn.round().flatten().tolist() == [9.0] * 4
 
 
 def test_cat_and_take_keep_each_sample() -> None:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ancestry_ddvi.errors import OutputError
 from ancestry_ddvi.outputs import (
     MANIFEST,
     added_files,
+    alone_in,
     check_replaceable,
     files_in,
     new_folder,
@@ -363,6 +366,21 @@ def test_a_place_where_nothing_can_be_added_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="writing failed"):
         add(tmp_path / "file" / "out", one="1")
+
+
+def test_one_process_at_a_time_is_alone_in_a_folder(tmp_path: Path) -> None:
+    """The other waits until the first has left."""
+    script = (
+        "import sys; from pathlib import Path; from ancestry_ddvi.outputs import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('inside', flush=True)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with alone_in(tmp_path / "out"):
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(3)
+    assert other.communicate(timeout=60)[0] == "inside\n"
 
 
 def test_results_are_removed_and_nothing_else(tmp_path: Path) -> None:

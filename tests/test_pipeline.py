@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, replace
@@ -20,8 +21,9 @@ from conftest import Cut
 from helpers import write_vcf
 
 from ancestry_ddvi import fit_embedding, load_model, read_genotypes
+from ancestry_ddvi.ddvi import training
 from ancestry_ddvi.ddvi.model import ModelConfig
-from ancestry_ddvi.errors import OptionError, OutputError
+from ancestry_ddvi.errors import OptionError, OutputError, TrainingDivergedError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.lists import read_samples
@@ -544,6 +546,26 @@ def test_a_failure_while_writing_leaves_the_old_results(
     with pytest.raises(OutputError, match="No space left on device"):
         embed_file(cut.vcf, out_dir=quick_results, config=QUICK, force=True)
     assert tree(quick_results.parent) == before
+
+
+def test_a_diverged_training_leaves_its_last_good_model_beside_the_folder(
+    cut: Cut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training._map_terms
+
+    def breaks(model: Any, data: Any, config: Any, step: int) -> dict[str, Any]:
+        terms = whole(model, data, config, step)
+        return terms | {"reconstruction": terms["reconstruction"] * (math.nan if step == 8 else 1)}
+
+    monkeypatch.setattr(training, "_map_terms", breaks)
+    for _ in range(2):  # the second time in the place of what the first left
+        with pytest.raises(TrainingDivergedError) as error:
+            run(cut, tmp_path)
+        assert re.search(r"step 8, epoch \d+, of the map phase \(term: recon", str(error.value))
+        assert str(tmp_path / "out.diverged" / "model") in str(error.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["out.diverged"]
+    out, _ = run(cut, tmp_path, model_path=tmp_path / "out.diverged" / "model")
+    check_numbers(table_of(out))
 
 
 # Settings.

@@ -35,7 +35,7 @@ from ancestry_ddvi.ddvi.posterior import GaussianAnchor, unwhiten
 from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.ddvi.streams import Source, normal
 from ancestry_ddvi.ddvi.wake_sleep import Model
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
 
 
 class AdversarialPosterior(nn.Module):
@@ -148,10 +148,7 @@ class Adversarial:
     n_discriminator: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_discriminator < 1:
-            raise OptionError(
-                f"objective: n_discriminator must be at least 1, not {self.n_discriminator}"
-            )
+        check_count("objective: n_discriminator", self.n_discriminator)
 
     def losses(
         self, model: Model, x: Tensor, noise: Tensor, step: int, generator: torch.Generator

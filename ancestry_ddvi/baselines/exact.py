@@ -26,8 +26,9 @@ TAIL = 1e-6
 N_CELLS = 144
 """Cells along an axis: some 14 to a standard deviation of a normal posterior."""
 
-N_COARSE = 128
-"""Cells along an axis of the first grid, which lies over the prior and is shared by all samples."""
+N_COARSE = 256
+"""Cells along an axis of the first grid, which lies over the prior and is shared by all samples. A
+mode much narrower than one of its cells, a 250th of the prior's extent, may be overlooked."""
 
 SHRINKS = 0.75
 """A box is drawn in again if an axis comes out shorter than this share of the last one."""

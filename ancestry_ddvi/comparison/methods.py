@@ -10,7 +10,8 @@ distance terms, no noise added. `ddvi` is what `fit_embedding` trains, with its 
                                               space of the anchor: in z itself, from 0, it does not
                                               get to see x within the budget
     adversarial                               `Adversarial`; its prior stays as it was drawn
-    ddvi-unregularised, -wake-sleep           the product's posterior family, by the objective
+    ddvi-unregularised, -wake-sleep           DDVI as the paper has it, from the encoder's Gaussian
+                                              and without a guide
     ddvi-simplified                           the blind posterior
 """
 
@@ -33,7 +34,13 @@ from ancestry_ddvi.ddvi.latent import LatentModel
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
 from ancestry_ddvi.ddvi.objective import Posterior
-from ancestry_ddvi.ddvi.wake_sleep import Objective, Simplified, Unregularised, WakeSleep
+from ancestry_ddvi.ddvi.wake_sleep import (
+    Alternating,
+    Objective,
+    Simplified,
+    Unregularised,
+    WakeSleep,
+)
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.pipeline import EmbedConfig, LearntFeatures, train_model
 
@@ -56,15 +63,18 @@ class Task:
     config
         The product's settings; shapes, draws and seed of all methods.
     n_steps
-        Gradient steps of every method but `ddvi`.
+        Gradient steps of every method but `ddvi`; of wake-sleep, those of the wake phase.
     progress
         Called with the fraction done.
+    learning_rate
+        The peak, of every method but `ddvi`.
     """
 
     learnt: LearntFeatures
     config: EmbedConfig
     n_steps: int
     progress: Progress = lambda fraction: None
+    learning_rate: float = LEARNING_RATE
 
     @property
     def placed(self) -> np.ndarray:
@@ -152,14 +162,16 @@ def _rival(task: Task, make: Callable[..., Posterior] | None, objective: Objecti
             posterior = make(inputs, shape.n_latent, shape.n_hidden)
     assert isinstance(parts.decoder, NormalDecoder)
     model = LatentModel(parts.prior, parts.decoder, posterior)
+    # As many steps of the decoder as the others take, however many there are between them.
+    turns = len(objective.parts) if isinstance(objective, Alternating) else 1
     fit(
         model,
         x,
         noise,
         objective=objective,
-        n_steps=task.n_steps,
+        n_steps=task.n_steps * turns,
         batch=BATCH,
-        learning_rate=LEARNING_RATE,
+        learning_rate=task.learning_rate,
         seed=seed,
         progress=task.progress,
     )
@@ -170,12 +182,15 @@ def _from_posterior(model: LatentModel, task: Task, *, has_density: bool) -> Fit
     """Means and sd of the posterior's draws, as the product's table has them."""
     placed, seed = task.placed, task.config.seed
     x, noise = task.learnt.features.x[placed], task.learnt.features.noise[placed]
-    draws = model.sample_posterior(x, noise, n_draws=task.config.n_draws, seed=seed)
+    n_draws = task.config.n_draws
+    draws = model.sample_posterior(x, noise, n_draws=n_draws, seed=seed)
     sd = draws.std(axis=0, ddof=1).mean(axis=-1)
     return Fit(
         _spread(draws.mean(axis=0), placed),
         _spread(sd, placed),
-        (lambda: _spread(model.elbo(x, noise, seed=seed), placed)) if has_density else None,
+        (lambda: _spread(model.elbo(x, noise, n_draws=n_draws, seed=seed), placed))
+        if has_density
+        else None,
     )
 
 

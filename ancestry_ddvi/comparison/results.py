@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ancestry_ddvi.errors import OutputError
 from ancestry_ddvi.outputs import (
     MANIFEST,
     added_files,
+    alone_in,
     check_replaceable,
     files_in,
     remove_results,
@@ -31,7 +33,10 @@ from ancestry_ddvi.reporting.html import json_ready
 
 RESULTS = "comparison.json"
 PACKAGE = Path(__file__).parents[1]
-_CODE = ("baselines", "comparison/methods.py", "ddvi", "pipeline.py", "preprocessing")
+_CODE = (
+    *("baselines", "checkpoint.py", "comparison/methods.py", "comparison/run.py", "ddvi"),
+    *("embedding.py", "pipeline.py", "preprocessing"),
+)
 _SCORERS = ("map_scores.py", "metrics.py", "scores.py")
 
 Row = dict[str, Any]
@@ -81,12 +86,36 @@ class Results:
     ) -> None:
         """Keep a finished fit, and its places if they are to be drawn."""
         self.methods.setdefault(method, {}).setdefault(str(seed), {})[split] = json_ready(row)
-        with added_files(self.folder) as folder:
+        with self.growing() as folder:
             if places is not None:
                 path = folder / "maps" / f"{method}.csv"
                 path.parent.mkdir()
                 places.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
             self.write_state(folder)
+
+    @contextmanager
+    def growing(self) -> Iterator[Path]:
+        """Yield a temporary folder whose files are moved into the results at the end.
+
+        By one process at a time, and with the fits that another has finished meanwhile.
+
+        Raises
+        ------
+        OutputError
+            If nothing can be written, or the folder holds results of other settings by now.
+        """
+        with alone_in(self.folder):
+            if (self.folder / MANIFEST).exists():
+                self._take_in(_agreeing(self.folder, self.state["settings"])["methods"])
+                self.files |= written(self.folder)
+            with added_files(self.folder) as folder:
+                yield folder
+
+    def _take_in(self, others: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> None:
+        for method, seeds in others.items():
+            for seed, splits in seeds.items():
+                own = self.methods.setdefault(method, {}).setdefault(seed, {})
+                own.update({split: row for split, row in splits.items() if split not in own})
 
     def write_state(self, folder: Path, **more: Any) -> None:
         """Write comparison.json, and a manifest of what this folder and the final one hold."""

@@ -16,10 +16,10 @@ from ancestry_ddvi import __version__
 from ancestry_ddvi.comparison.methods import METHODS, Fit, Task
 from ancestry_ddvi.comparison.results import Results, Row, code_digest, digest
 from ancestry_ddvi.console import Console, Verbosity
-from ancestry_ddvi.errors import OptionError, TrainingDivergedError
+from ancestry_ddvi.errors import OptionError, TrainingDivergedError, check_count
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
-from ancestry_ddvi.outputs import added_files, check_replaceable
+from ancestry_ddvi.outputs import check_replaceable
 from ancestry_ddvi.pipeline import (
     EmbedConfig,
     LabelChoice,
@@ -63,9 +63,16 @@ class CompareConfig:
     embed: EmbedConfig = field(default_factory=EmbedConfig)
 
     def __post_init__(self) -> None:
-        for name, value in (("--seeds", self.n_seeds), ("--steps", self.n_steps)):
-            if value < 1:
-                raise OptionError(f"{name} must be at least 1, not {value}")
+        check_count("--seeds", self.n_seeds)
+        check_count("--steps", self.n_steps)
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise OptionError(
+                f"methods: {f'no method {unknown[0]!r}' if unknown else 'none'}; give some of "
+                f"{', '.join(METHODS)}"
+            )
+        if not 0 <= self.holdout < 1:
+            raise OptionError(f"--holdout must be at least 0 and below 1, not {self.holdout}")
         if self.embed.model.n_latent != 2:
             raise OptionError(
                 f"a comparison has maps of 2 axes, not {self.embed.model.n_latent}; UMAP and t-SNE "
@@ -153,7 +160,7 @@ def compare_files(
         if results.methods:
             console.note(f"{out_dir}: holds the finished fits; the same command goes on from there")
         raise
-    with console.stage("write the results"), added_files(out_dir) as folder:
+    with console.stage("write the results"), results.growing() as folder:
         drawn = {name: results.places(name) for name in results.methods}
         summary = write_comparison(
             folder,
@@ -311,8 +318,9 @@ def _settings(
     for name in ("seed", "holdout"):  # each fit has its own
         del features[name]
     ids = [str(name) for name in genotypes.sample_id]
+    variants = genotypes.variants.to_csv(index=False).splitlines()
     return {
-        "genotypes": digest(genotypes.dosage, ids),
+        "genotypes": digest(genotypes.dosage, ids, variants),
         "samples": genotypes.n_samples,
         "variants": genotypes.n_variants,
         "labels": digest(*(list(map(str, values)) for values in labels.values())),

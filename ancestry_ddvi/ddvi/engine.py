@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestry_ddvi.ddvi.latent import LatentModel, check_count, checked_features
+from ancestry_ddvi.ddvi.latent import LatentModel, checked_features
 from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
 from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, Objective
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
 
 EPOCHS = 50
 
@@ -98,13 +98,14 @@ def fit(
         losses = objective.losses(model, x_tensor[i], noise_tensor[i], step, generator)
         return {name: loss.mean() for name, loss in losses.items()}
 
-    was_training = model.training
+    mode = {module: module.training for module in model.modules()}
     model.train()
     try:
         phase = Phase("only", n_steps, learning_rate, model, terms_at, per_epoch)
         return run_phases(model, [phase], progress)
     finally:
-        model.train(was_training)
+        for module, was_training in mode.items():
+            module.training = was_training
 
 
 class _Passes:
@@ -155,13 +156,18 @@ def check_parts(model: LatentModel, x: Tensor, noise: Tensor) -> None:
     log_prob = model.likelihood.log_prob(x, z, noise)
     _check_shape("likelihood.log_prob(x, z, noise)", log_prob, (n,))
     try:
-        draws = model.posterior.sample(x, noise, 1, generator)
+        draws = model.posterior.sample(x, noise, 3, generator)
     except RuntimeError as error:
         raise OptionError(
             f"the posterior, {type(model.posterior).__name__}, cannot take {k} features ({error}); "
             "make it with a FeatureInput of that many"
         ) from error
-    _check_shape("posterior.sample(x, noise, 1, generator)", draws, (1, n, model.n_latent))
+    _check_shape("posterior.sample(x, noise, 3, generator)", draws, (3, n, model.n_latent))
+    try:
+        chain = model.posterior.chain(x, noise, generator, 3)
+    except OptionError:  # it has no density, which is for the objective to ask for
+        return
+    _check_shape("posterior.chain(x, noise, generator, 3).z", chain.z, (3, n, model.n_latent))
 
 
 def _check_shape(call: str, given: Tensor, shape: tuple[int, ...]) -> None:

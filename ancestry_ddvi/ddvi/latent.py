@@ -25,23 +25,22 @@ from ancestry_ddvi.ddvi.objective import (
     iw_bound,
     log_weights,
 )
-from ancestry_ddvi.ddvi.priors import Prior, check_prior
-from ancestry_ddvi.errors import InputError, OptionError
+from ancestry_ddvi.ddvi.priors import Prior, check_methods, check_prior
+from ancestry_ddvi.errors import InputError, check_count
 
 BATCH = 8192
 """Rows sent through the networks at once outside training: few enough for the cache, measured."""
 
 _NEEDED = {
-    "prior": ("n_latent", "log_prob(z)", "sample(n, generator)"),
     "likelihood": ("log_prob(x, z, noise)", "sample(z, noise, generator)"),
     "posterior": (
         "n_latent",
-        "chain(x, noise, generator)",
-        "sample(x, noise, n_draws, generator)",
+        "chain(x, noise, source, n_draws=None)",
+        "sample(x, noise, n_draws, source)",
         "sleep_loss(z, x, noise, generator)",
     ),
 }
-"""What each part must have, as the protocols `Prior`, `Likelihood` and `Posterior` say it."""
+"""What the parts beside the prior must have, as the protocols `Likelihood` and `Posterior` say."""
 
 
 class LatentModel(nn.Module):
@@ -70,7 +69,7 @@ class LatentModel(nn.Module):
         self.likelihood = likelihood
         self.posterior = posterior
         for part, needed in _NEEDED.items():
-            _check_methods(part, getattr(self, part), needed)
+            check_methods(part, getattr(self, part), needed)
         check_prior(prior, posterior.n_latent)
 
     @property
@@ -248,18 +247,3 @@ def checked_features(x: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarra
                 "NaN, infinite or negative noise; leave these rows out or fill them in"
             )
     return x, noise
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise OptionError unless the value is at least 1."""
-    if value < 1:
-        raise OptionError(f"{name} must be at least 1, not {value}")
-
-
-def _check_methods(part: str, given: object, needed: tuple[str, ...]) -> None:
-    missing = [name for name in needed if not hasattr(given, name.partition("(")[0])]
-    if missing:
-        raise OptionError(
-            f"the {part}, {type(given).__name__}, has no {', '.join(missing)}; add what is "
-            "missing, as the protocols in ancestry_ddvi.ddvi say"
-        )

@@ -148,8 +148,9 @@ class GaussianMixture:
     def sample(self, shape: torch.Size, source: Source) -> Tensor:
         """(..., n, D) draws, `shape` (..., n)."""
         weight = self.log_weight.exp().expand(*shape, -1)
-        # The last component takes what rounding leaves of the sum.
-        passed = weight.cumsum(-1)[..., :-1] < uniform(source, shape).unsqueeze(-1)
+        # Of the sum that rounding makes of the weights: one of no weight is never drawn.
+        total = weight.cumsum(-1)
+        passed = total[..., :-1] <= uniform(source, shape).unsqueeze(-1) * total[..., -1:]
         c = passed.sum(-1, keepdim=True)
         n_latent = self.mean.shape[-1]
         eps = normal(source, (*shape, n_latent))

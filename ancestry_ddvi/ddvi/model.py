@@ -34,7 +34,7 @@ from ancestry_ddvi.ddvi.supervision import (
     log_prior_of_label,
     match_classes,
 )
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
 
 SLIMMER = 4
 """The networks of a guided posterior are so many times narrower: they have little to learn, and
@@ -96,8 +96,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be at least 1, not {value}")
+            if value is not None:
+                check_count(name, value)
         if self.guided not in (None, False, True):
             raise OptionError(f"guided must be true, false or left out, not {self.guided}")
         if self.clustering not in CLUSTERINGS:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -72,6 +73,11 @@ _RANGES = {
     **dict.fromkeys(
         ("map_learning_rate", "posterior_learning_rate", "tau", "close_neighbours"), _ABOVE_0
     ),
+}
+
+_WHOLE = {
+    *("map_steps", "map_pairs", "close_neighbours", "class_batch", "posterior_steps"),
+    *("posterior_batch", "posterior_draws", "wake_every", "wake_batch"),
 }
 
 
@@ -130,6 +136,8 @@ class TrainingConfig:
             low, high, words = _RANGES.get(name, (0, math.inf, "at least 0"))
             if value is None:
                 continue
+            if name in _WHOLE and not isinstance(value, Integral):
+                raise OptionError(f"training: {name} must be a whole number, not {value!r}")
             if not (low <= value <= high and math.isfinite(value)):
                 raise OptionError(f"training: {name} must be {words}, not {value}")
         if self.noisy_share == 1 and (self.neighbour_weight or self.distance_weight):
@@ -193,6 +201,7 @@ def train(
     # A prior that is made by the encoder keeps it as it is once theta is frozen.
     shared = isinstance(model.prior, VampPrior)
     map_steps = config.map_steps
+    per_epoch = len(x) / config.map_pairs
     posterior_steps = config.posterior_steps
     if posterior_steps is None:
         posterior_steps = GUIDED_STEPS if guided else UNGUIDED_STEPS
@@ -206,6 +215,7 @@ def train(
         rate(map_steps),
         decoder,
         lambda step: _cluster_terms(model, data, config, 2 * step / map_steps),
+        per_epoch,
     )
     phases = (
         *[clusters] * with_clusters,
@@ -215,6 +225,7 @@ def train(
             rate(map_steps),
             _modules(theta, anchor, model.classifier),
             lambda step: _map_terms(model, data, config, step),
+            per_epoch,
         ),
         Phase(
             "decoder",
@@ -222,6 +233,7 @@ def train(
             rate(map_steps),
             theta,
             lambda step: _decoder_terms(model, data, config),
+            per_epoch,
         ),
         # Theta is frozen here: what is not optimised takes no gradient.
         Phase(

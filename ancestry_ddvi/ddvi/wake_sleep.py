@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ancestry_ddvi.ddvi.objective import Likelihood, Posterior, bound_terms, dream
 from ancestry_ddvi.ddvi.priors import Prior
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
 
 B_SLEEP = 0.1
 """Weight of the sleep losses beside a wake step."""
@@ -121,7 +121,8 @@ class Sleep:
 
     def __post_init__(self) -> None:
         _check_weight("b_sleep", self.b_sleep)
-        _check_count("n_dreams", self.n_dreams)
+        if self.n_dreams is not None:
+            check_count("objective: n_dreams", self.n_dreams)
 
     def losses(
         self, model: Model, x: Tensor, noise: Tensor, step: int, generator: torch.Generator
@@ -242,7 +243,7 @@ class WakeSleep(Alternating):
         sleep_steps: int = 1,
         n_dreams: int | None = None,
     ) -> None:
-        _check_count("sleep_steps", sleep_steps)
+        check_count("objective: sleep_steps", sleep_steps)
         sleep = Sleep(b_sleep, n_dreams)
         super().__init__((Wake(b_reg), *[sleep] * sleep_steps))
 
@@ -280,8 +281,3 @@ class Simplified(Joint):
 def _check_weight(name: str, value: float) -> None:
     if not (value >= 0 and math.isfinite(value)):
         raise OptionError(f"objective: {name} must be a finite number of at least 0, not {value}")
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise OptionError(f"objective: {name} must be at least 1, not {value}")

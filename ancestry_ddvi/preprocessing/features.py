@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from ancestry_ddvi.errors import NotEnoughDataError, OptionError
+from ancestry_ddvi.errors import NotEnoughDataError, OptionError, check_count
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.preprocessing.alignment import Matched, match
 from ancestry_ddvi.preprocessing.filters import (
@@ -112,8 +112,7 @@ class FeatureConfig:
         ):
             if not 0 <= (value := getattr(self, name)) <= most:
                 raise OptionError(f"{name} must be from 0 to {most:g}, not {value:g}")
-        if self.n_pcs < 1:
-            raise OptionError(f"n_pcs must be at least 1, not {self.n_pcs}")
+        check_count("n_pcs", self.n_pcs)
         if self.n_local < 0:
             raise OptionError(f"n_local must be at least 0, not {self.n_local}")
         if not 1 <= self.ld_step <= self.ld_window:

@@ -161,7 +161,7 @@ def write_comparison(
     data
         The input in a word.
     settings
-        With `--steps`, `--holdout`, `samples` and `variants`, for the text.
+        With `--steps`, `--holdout`, `samples`, `variants` and `options` (`n_draws`), for the text.
     places
         Method -> (n_samples, 2) places of the first seed, nan for samples that are not drawn.
     sample_id, population, superpopulation
@@ -276,7 +276,7 @@ def _markdown(table: Sequence[Line], settings: Mapping[str, Any], command: str) 
         if line.n_failed
     ]
     scored = "rms_10_nmi" in columns or "knn_population" in columns
-    text.append(_HOW.format(n_steps=settings["--steps"]))
+    text.append(_HOW.format(n_steps=settings["--steps"], n_draws=settings["options"]["n_draws"]))
     if scored:
         text.append(_SCORES)
     if any(line.data == PUBLISHED_DATA for line in table):
@@ -296,11 +296,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 _HOW = """All methods see the same features of the same samples, and no method sees a label. AEVB to
 PIS and the variants of DDVI are one latent variable model with another posterior each: the same
 decoder, learnt mixture prior, widths and {n_steps:,} gradient steps, on the plain objective of
-their paper, without the neighbour and distance terms of ancestry-ddvi. DDVI (ancestry-ddvi) is what
-`ancestry-ddvi embed` trains, in its own two phases. The prior of AAEB stays as it was drawn; AAEB
-has no density, hence no ELBO, and nothing that would keep its draws wide. ELBO: in nats, 16 draws
-of the chain a sample. Mean sd: of the posterior draws, in units of the method's own axes. CPU s:
-from features to places, in one thread; reading and scoring are not in it.
+their paper, without the neighbour and distance terms of ancestry-ddvi. Wake-sleep takes so many
+wake steps, and as many sleep steps between them, which leave the decoder alone. The prior of AAEB
+stays as it was drawn; AAEB has no density, hence no ELBO, and nothing that would keep its draws
+wide. DDVI (ancestry-ddvi) is what `ancestry-ddvi embed` trains, in its own phases: they are longer,
+look for neighbours in features whose noise is taken away, and add noise as missing genotypes would.
+ELBO: in nats, mean over {n_draws:,} draws of the chain a sample. Mean sd: of the posterior draws,
+in units of the method's own axes. CPU s: from features to places, in one thread; reading and
+scoring are not in it.
 """
 
 _SCORES = """In-sample scores are of the samples that the method was fitted to, by posterior means.

@@ -6,6 +6,7 @@ from ancestry_ddvi.ddvi.priors.base import (
     PartitionedPrior,
     Prior,
     check_label,
+    check_methods,
     check_prior,
 )
 from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior
@@ -36,6 +37,7 @@ __all__ = [
     "SwissRollPrior",
     "VampPrior",
     "check_label",
+    "check_methods",
     "check_named_prior",
     "check_prior",
     "clustered_prior",

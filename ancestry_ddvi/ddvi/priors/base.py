@@ -199,11 +199,22 @@ class ComponentPrior(nn.Module, ABC):
 
 
 def check_prior(prior: Prior, n_latent: int) -> None:
-    """Raise OptionError unless the prior is over n_latent axes."""
+    """Raise OptionError unless it is a `Prior`, and over n_latent axes."""
+    check_methods("prior", prior, ("n_latent", "log_prob(z)", "sample(n, generator)"))
     if prior.n_latent != n_latent:
         raise OptionError(
             f"{type(prior).__name__} is over {prior.n_latent} latents, not {n_latent}; set "
             f"n_latent to {prior.n_latent} or choose another prior"
+        )
+
+
+def check_methods(part: str, given: object, needed: tuple[str, ...]) -> None:
+    """Raise OptionError if what is given as a part of a model lacks a method, written as a call."""
+    missing = [name for name in needed if not hasattr(given, name.partition("(")[0])]
+    if missing:
+        raise OptionError(
+            f"the {part}, {type(given).__name__}, has no {', '.join(missing)}; add what is "
+            "missing, as the protocols in ancestry_ddvi.ddvi say"
         )
 
 
