@@ -286,21 +286,47 @@ def one_cycle(spent: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (spent - WARM_UP) / (1 - WARM_UP))))
 
 
-def held_out_loss(rival: Rival, theta: Theta, rate: float, budget: float) -> float:
-    """The rival's loss on draws of theta that it was not trained on, mean over `RATE_SEEDS`;
-    infinite if one of them diverges."""
+@torch.no_grad()
+def held_out_loss(rival: Rival, theta: Theta, trained: Trained) -> float:
+    """The rival's loss on draws of theta that it was not trained on."""
     assert rival.loss is not None
-    losses = []
-    for seed in RATE_SEEDS:
-        try:
-            posterior = train(rival, theta, rate, budget, seed).posterior
-        except FloatingPointError:
-            return math.inf
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(20_000)
-            losses.append(float(rival.loss(theta, posterior, HELD_OUT_PAIRS, generator)))
-    loss = float(np.mean(losses))
+    assert isinstance(trained.posterior, nn.Module)
+    generator = torch.Generator().manual_seed(20_000)
+    return float(rival.loss(theta, trained.posterior, HELD_OUT_PAIRS, generator))
+
+
+def trial_loss(rival: Rival, theta: Theta, rate: float, budget: float) -> float:
+    """The held-out loss, mean over `RATE_SEEDS`; infinite if training diverges."""
+    try:
+        trained = [train(rival, theta, rate, budget, seed) for seed in RATE_SEEDS]
+    except FloatingPointError:
+        return math.inf
+    loss = float(np.mean([held_out_loss(rival, theta, each) for each in trained]))
     return loss if math.isfinite(loss) else math.inf
+
+
+def train_well(
+    rival: Rival, theta: Theta, rate: float, budget: float, seed: int, worst: float
+) -> tuple[Trained, float]:
+    """Train; where the held-out loss ends above `worst`, again at half the rate, and so on.
+
+    Returns
+    -------
+    The trained rival, and the rate that it took.
+
+    Raises
+    ------
+    FloatingPointError
+        If a sixteenth of the rate is too high still.
+    """
+    for halvings in range(5):
+        try:
+            trained = train(rival, theta, rate / 2**halvings, budget, seed)
+        except FloatingPointError:
+            continue
+        if held_out_loss(rival, theta, trained) <= worst:
+            return trained, rate / 2**halvings
+    raise FloatingPointError(f"worse than its trials from learning rate {rate:g} on")
 
 
 # --- examination --------------------------------------------------------------------------------
