@@ -301,6 +301,7 @@ wake steps, and as many sleep steps between them, which leave the decoder alone.
 stays as it was drawn; AAEB has no density, hence no ELBO, and nothing that would keep its draws
 wide. DDVI (ancestry-ddvi) is what `ancestry-ddvi embed` trains, in its own phases: they are longer,
 look for neighbours in features whose noise is taken away, and add noise as missing genotypes would.
+Each rival has the learning rate, of four, with the best bound on the bundled data.
 ELBO: in nats, mean over {n_draws:,} draws of the chain a sample. Mean sd: of the posterior draws,
 in units of the method's own axes. CPU s: from features to places, in one thread; reading and
 scoring are not in it.
