@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ancestry_ddvi.checkpoint import EmbeddingModel, load_model
+    from ancestry_ddvi.ddvi.model import ModelConfig
     from ancestry_ddvi.embedding import EmbeddingTable
     from ancestry_ddvi.estimator import DDVI
     from ancestry_ddvi.genotypes import GenotypeMatrix
@@ -29,6 +30,7 @@ _HOME = {
     "EmbeddingModel": "ancestry_ddvi.checkpoint",
     "EmbeddingTable": "ancestry_ddvi.embedding",
     "GenotypeMatrix": "ancestry_ddvi.genotypes",
+    "ModelConfig": "ancestry_ddvi.ddvi.model",
     "fit_embedding": "ancestry_ddvi.pipeline",
     "load_model": "ancestry_ddvi.checkpoint",
     "read_genotypes": "ancestry_ddvi.loaders",
@@ -41,6 +43,7 @@ __all__ = [
     "EmbeddingModel",
     "EmbeddingTable",
     "GenotypeMatrix",
+    "ModelConfig",
     "__version__",
     "fit_embedding",
     "load_model",

@@ -5,7 +5,12 @@ A model folder holds
     model.safetensors   tensors of the network and of the feature extractor; hashes of the ids of
                         the training samples
     variants.tsv        the variants used, one row each, in the order of the loadings
-    model.json          format version, settings, provenance, SHA-256 of the two files above
+    model.json          format version, settings, provenance, SHA-256 of the other files
+
+and, of a labelled reference,
+
+    ancestry.safetensors    alleles counted by population, calibration, places of the reference
+    sites.tsv               the sites that they are of
 """
 
 from __future__ import annotations
@@ -13,24 +18,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.ancestry import AncestryCaller
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
-from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.errors import ModelFileError, OptionError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 
 _FILES = ("model.safetensors", "variants.tsv")
+_ANCESTRY_FILES = ("ancestry.safetensors", "sites.tsv")
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,22 @@ class EmbeddingModel:
         (n_training_samples,) uint64, ascending: `id_hash` of the samples that were learnt from.
     provenance
         What it was trained on and with, JSON-ready.
+    caller, places
+        Of a labelled reference: what calls ancestry, and where its samples are.
     """
 
     extractor: FeatureExtractor
     model: AncestryModel
     trained_on: np.ndarray
     provenance: dict[str, Any] = field(default_factory=dict)
+    caller: AncestryCaller | None = None
+    places: ReferencePlaces | None = None
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """All variants that it can use, for reading no others; some may be there twice."""
+        own = self.extractor.variants[list(VARIANT_COLUMNS)]
+        return own if self.caller is None else pd.concat([own, self.caller.variants])
 
     def was_trained_on(self, sample_id: np.ndarray) -> np.ndarray:
         """(n_samples,) bool: samples whose id is that of one the model was trained on."""
@@ -72,7 +90,13 @@ class EmbeddingModel:
         return self.embed_features(features, genotypes.sample_id, n_draws=n_draws, seed=seed)
 
     def embed_features(
-        self, features: Features, sample_id: np.ndarray, *, n_draws: int = N_DRAWS, seed: int = 0
+        self,
+        features: Features,
+        sample_id: np.ndarray,
+        *,
+        n_draws: int = N_DRAWS,
+        seed: int = 0,
+        keep_draws: bool = False,
     ) -> EmbeddingTable:
         """Embedding of samples whose features are known already."""
         draws, elbo = self.model.draw(
@@ -87,7 +111,8 @@ class EmbeddingModel:
             )
             on_map = self.model.class_probability_of(draws)
         pcs = features.x[:, : len(self.extractor.eigenvalue)]
-        return EmbeddingTable.from_draws(draws, sample_id, cluster, pcs, elbo, classes, on_map)
+        table = EmbeddingTable.from_draws(draws, sample_id, cluster, pcs, elbo, classes, on_map)
+        return replace(table, draws=draws) if keep_draws else table
 
     def save(self, folder: Path) -> None:
         """Write the model folder, which must not exist yet."""
@@ -102,12 +127,26 @@ class EmbeddingModel:
         # Not save_file: its error of a full disk is no OSError.
         (folder / "model.safetensors").write_bytes(save(tensors))
         self.extractor.variants.to_csv(folder / "variants.tsv", sep="\t", index=False)
+        files: Sequence[str] = _FILES
+        ancestry: dict[str, Any] | None = None
+        if self.caller is not None and self.places is not None:
+            files = _FILES + _ANCESTRY_FILES
+            arrays, ancestry = self.caller.state()
+            tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+            tensors["places.z"] = self.places.z
+            for level in ("population", "superpopulation"):
+                names, number = np.unique(getattr(self.places, level), return_inverse=True)
+                tensors[f"places.{level}"] = number.astype(np.int32)
+                ancestry[f"places.{level}"] = names.tolist()
+            (folder / "ancestry.safetensors").write_bytes(save(tensors))
+            self.caller.variants.to_csv(folder / "sites.tsv", sep="\t", index=False)
         description = {
             "format": FORMAT_VERSION,
             "model": self.model.config_dict(),
             "extractor": settings,
+            "ancestry": ancestry,
             "provenance": self.provenance,
-            "sha256": {name: _sha256(folder / name) for name in _FILES},
+            "sha256": {name: _sha256(folder / name) for name in files},
         }
         text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
         # A path in the provenance need not be valid unicode; JSON can say it with an escape.
@@ -147,12 +186,7 @@ def load_model(path: str | Path) -> EmbeddingModel:
     try:
         stored = load_file(folder / "model.safetensors")
         settings = description["extractor"]
-        variants = pd.read_csv(
-            folder / "variants.tsv",
-            sep="\t",
-            dtype={"contig": str, "id": str, "ref": str, "alt": str},
-            keep_default_na=False,
-        )[list(VARIANT_COLUMNS)]
+        variants = _read_variants(folder / "variants.tsv")
         parts: dict[str, dict[str, np.ndarray]] = {"extractor": {}, "model": {}, "samples": {}}
         for name, array in stored.items():
             room, _, rest = name.partition(".")
@@ -171,9 +205,11 @@ def load_model(path: str | Path) -> EmbeddingModel:
             raise ValueError("clusters of another prior")
         model.load_state_dict(weights)
         trained_on = parts["samples"]["trained_on"]
-        return EmbeddingModel(extractor, model, trained_on, dict(description["provenance"]))
+        caller, places = _read_ancestry(folder, description["ancestry"])
+        provenance = dict(description["provenance"])
+        return EmbeddingModel(extractor, model, trained_on, provenance, caller, places)
     except (
-        *(AttributeError, KeyError, TypeError, ValueError, RuntimeError),
+        *(AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, IndexError),
         *(SafetensorError, OSError, OptionError),
     ) as error:
         # The checksums agree, so the folder was written this way: not by this program.
@@ -182,6 +218,39 @@ def load_model(path: str | Path) -> EmbeddingModel:
             f"{folder}: not a model of ancestry-ddvi, format {FORMAT_VERSION} ({reason}); train it "
             "again"
         ) from error
+
+
+def _read_variants(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(
+        path,
+        sep="\t",
+        dtype={"contig": str, "id": str, "ref": str, "alt": str},
+        keep_default_na=False,
+    )
+    return table[list(VARIANT_COLUMNS)]
+
+
+def _read_ancestry(
+    folder: Path, settings: dict[str, Any] | None
+) -> tuple[AncestryCaller | None, ReferencePlaces | None]:
+    from safetensors.numpy import load_file
+
+    if settings is None:
+        return None, None
+    arrays = load_file(folder / "ancestry.safetensors")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} in ancestry.safetensors is not finite")
+    caller = AncestryCaller.from_state(arrays, settings, _read_variants(folder / "sites.tsv"))
+    z, labels = arrays["places.z"], []
+    for level in ("population", "superpopulation"):
+        names, number = settings[f"places.{level}"], arrays[f"places.{level}"]
+        if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+            raise ValueError(f"ancestry.places.{level} is no list of names")
+        if number.shape != (len(z),) or not ((number >= 0) & (number < len(names))).all():
+            raise ValueError(f"ancestry.places.{level} are not as many as there are numbers")
+        labels.append(np.array(names, dtype=str)[number])
+    return caller, ReferencePlaces(z, *labels)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -207,7 +276,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder / 'model.json'}: format is {_short(version)}, and this program reads "
             f"{FORMAT_VERSION}; train the model again, or use the version that wrote it"
         )
-    for name in _FILES:
+    files: Sequence[str] = _FILES
+    if description.get("ancestry") is not None:
+        files = _FILES + _ANCESTRY_FILES
+    for name in files:
         path = folder / name
         try:
             found = _sha256(path)

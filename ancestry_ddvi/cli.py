@@ -49,6 +49,8 @@ RANGES = {
     "posterior_steps": (1, math.inf),
     "draws": (2, math.inf),
     "threads": (1, math.inf),
+    "call_threshold": (0, 1),
+    "min_typicality": (0, 1),
     "seeds": (1, math.inf),
     "steps": (1, math.inf),
 }
@@ -67,6 +69,7 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
   ancestry-ddvi embed genotypes.vcf.gz --labels some.tsv --supervise pop --holdout 0.2
+  ancestry-ddvi embed new_samples.vcf.gz --model 1kg
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
   ancestry-ddvi embed chr*.vcf.gz --exclude-region long-range-ld-GRCh37
   zcat genotypes.vcf.gz | ancestry-ddvi embed - --out results
@@ -309,9 +312,25 @@ def cli() -> None:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Place the samples on the map of this trained model instead of learning a new one.",
+    metavar="NAME|DIR",
+    help="Place the samples on the map of this trained model instead of learning a new one: 1kg, "
+    "which comes with the program, or a folder that an earlier run wrote. A model of labelled "
+    "samples calls ancestry too.",
 )
+@click.option(
+    "--call-threshold",
+    default=0.9,
+    show_default=True,
+    help="Least probability of an ancestry call; `uncertain` below.",
+)
+@click.option(
+    "--min-typicality",
+    default=0.01,
+    show_default=True,
+    help="Samples less like any of the reference than this share of its own are `outside "
+    "reference`.",
+)
+@click.option("--save-draws", is_flag=True, help="Write the posterior draws too, draws.npz.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -349,6 +368,9 @@ def embed(
     superpopulation_column: str | None,
     supervise: str | None,
     model: Path | None,
+    call_threshold: float,
+    min_typicality: float,
+    save_draws: bool,
     out: Path | None,
     seed: int,
     n_latent: int,
@@ -371,7 +393,9 @@ def embed(
         _refuse_to_train(context)
     _limit_threads(threads)
     # Only now: these imports take seconds, and --help or a wrong option should not wait for them.
+    from ancestry_ddvi.ancestry import CallConfig
     from ancestry_ddvi.pipeline import embed_file
+    from ancestry_ddvi.reference_models import find_model
 
     config = _embed_config(given, n_latent=n_latent, holdout=holdout, seed=seed)
     summary = embed_file(
@@ -383,8 +407,10 @@ def embed(
         population_column=population_column,
         superpopulation_column=superpopulation_column,
         supervise=supervise,
-        model_path=model,
+        model_path=None if model is None else find_model(model),
         config=config,
+        calling=CallConfig(call_threshold, min_typicality),
+        save_draws=save_draws,
         force=force,
         console=console,
         command=shlex.join(["ancestry-ddvi", *sys.argv[1:]]),
@@ -434,6 +460,38 @@ def inspect(
     )
     text = inspection.as_json() if as_json else inspection.table(_columns())
     _print(text, "free space there, or pipe it elsewhere")
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the models that come with the program, and what they were trained on."""
+    if context.invoked_subcommand is not None:
+        return
+    from ancestry_ddvi.reference_models import card, shipped
+
+    for name in shipped():
+        about = card(name)
+        trained = about["trained on"]
+        called = len(about.get("ancestry calls", {}).get("populations", {}))
+        _print(
+            f"{name}  {trained['samples']:,} samples, {trained['variants']:,} variants, "
+            f"{called} populations  ({trained['file']})"
+        )
+    _print("ancestry-ddvi models show NAME says more; embed --model NAME uses one")
+
+
+@models.command()
+@click.argument("name", metavar="NAME|DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+def show(name: str, as_json: bool) -> None:
+    """Show the card of a model: data, figures, limits, and what it must not be used for."""
+    import json
+
+    from ancestry_ddvi.reference_models import card, card_text
+
+    about = card(name)
+    _print(json.dumps(about, indent=2, ensure_ascii=False) if as_json else card_text(about))
 
 
 @cli.command(epilog=CONVERT_EXAMPLES)

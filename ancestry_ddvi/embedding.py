@@ -29,6 +29,8 @@ class EmbeddingTable:
         if no labels were learnt from.
     classes_on_map
         (n_samples, n_classes) the same as the place on the map says, for a cross-check.
+    draws
+        (n_draws, n_samples, D) posterior draws, where they were to be kept.
     """
 
     frame: pd.DataFrame
@@ -37,6 +39,7 @@ class EmbeddingTable:
     elbo: np.ndarray
     classes: pd.DataFrame | None = None
     classes_on_map: np.ndarray | None = None
+    draws: np.ndarray | None = None
 
     @classmethod
     def from_draws(
@@ -107,11 +110,29 @@ class EmbeddingTable:
         frame = self.frame[samples].reset_index(drop=True)
         classes = None if self.classes is None else self.classes[samples].reset_index(drop=True)
         on_map = None if self.classes_on_map is None else self.classes_on_map[samples]
+        draws = None if self.draws is None else self.draws[:, samples]
         return EmbeddingTable(
-            frame, self.n_latent, self.pcs[samples], self.elbo[samples], classes, on_map
+            frame, self.n_latent, self.pcs[samples], self.elbo[samples], classes, on_map, draws
         )
 
     def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:
         """Add label columns; `labels` has this table's sample ids as index, in the same order."""
         joined = pd.concat([self.frame, labels.reset_index(drop=True)], axis=1)
         return replace(self, frame=joined)
+
+
+@dataclass(frozen=True)
+class ReferencePlaces:
+    """Where the labelled training samples are on the map, without their ids.
+
+    Attributes
+    ----------
+    z
+        (n, D) float32.
+    population, superpopulation
+        (n,) str; "" where there is none.
+    """
+
+    z: np.ndarray
+    population: np.ndarray
+    superpopulation: np.ndarray

@@ -15,7 +15,7 @@ from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.priors import Prior
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
-from ancestry_ddvi.errors import OptionError, check_count
+from ancestry_ddvi.errors import OptionError, TrainingDivergedError, check_count
 
 NOISE_UNIT = 0.0135
 """Noise that training adds, as a share of the mean variance of a column: as much as losing half of
@@ -51,7 +51,8 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Of (X - mean_) / scale_.
     mean_ : (n_features,) ndarray
     scale_ : float
-        Root of the mean variance of the columns: multiplying X by a number changes nothing.
+        Root of the mean variance of the columns: multiplying X by a number changes nothing but
+        rounding.
     history_ : History
         Loss terms along training.
     n_features_in_ : int
@@ -101,6 +102,8 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             If X cannot be used.
         OptionError
             If a parameter or y cannot be used; before training.
+        TrainingDivergedError
+            If the loss became non-finite; its `last_good` is the `AncestryModel` as it was before.
         """
         for fitted in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, fitted)
@@ -133,15 +136,18 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         model = AncestryModel(
             np.where(constant, 1.0, spread / self.scale_), config, self._seed, prior
         )
-        self.history_ = train(
-            model,
-            self._scaled(X),
-            np.zeros(len(X)),
-            NOISE_UNIT,
-            training,
-            self._seed,
-            label=label,
-        )
+        if self.n_clusters is not None and prior is not None:
+            raise OptionError(
+                "n_clusters is of a prior that is named; one that is given has a number of its own"
+            )
+        noise = np.zeros(len(X))
+        try:
+            self.history_ = train(
+                model, self._scaled(X), noise, NOISE_UNIT, training, self._seed, label=label
+            )
+        except TrainingDivergedError as error:
+            error.last_good = model
+            raise
         # Products of single numbers round by the size of the batch they are in, which the same
         # row in another batch must not show.
         self.model_ = model.double()

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi import __version__
+from ancestry_ddvi.ancestry import AncestryCaller, AncestryCalls, CallConfig
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
 from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
-from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.errors import (
     LabelFileError,
     NotEnoughDataError,
@@ -57,11 +58,14 @@ from ancestry_ddvi.preprocessing.relatedness import (
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
 from ancestry_ddvi.reference_sites import unlike_build
 from ancestry_ddvi.reporting import (
+    MAX_REGIONS,
     Headline,
+    call_scores,
     class_scores,
     evaluate,
     headline,
     unfit_id,
+    write_ancestry_csv,
     write_report,
 )
 from ancestry_ddvi.reporting.html import json_ready
@@ -71,6 +75,12 @@ MAX_LISTED = 1000
 
 MIN_MATCHED = 0.5
 """A file with less of the model's variants is warned of."""
+
+NOT_A_LABEL = {"NA", "N/A", "n/a", "na", "NaN", "nan", "None", "none", "NULL", "null", ".", "-9"}
+"""What other programs write where a label is not known; as a class to learn it is a mistake."""
+
+FEW_SITES = 500
+"""Samples with fewer sites that ancestry is called from are warned of."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,7 @@ def fit_embedding(
     *,
     labels: pd.Series | None = None,
     console: Console | None = None,
+    keep_draws: bool = False,
 ) -> FittedEmbedding:
     """Learn features and model from the genotypes and embed every sample.
 
@@ -194,6 +205,8 @@ def fit_embedding(
         from (`ddvi.supervision`); nothing is learnt from those of held-out samples.
     console
         Where progress goes; nowhere if not given.
+    keep_draws
+        Whether the table has the posterior draws, too.
 
     Raises
     ------
@@ -207,6 +220,7 @@ def fit_embedding(
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
     if labels is not None:
+        _check_order(labels, genotypes)
         # What no model learns from is refused before the features are learnt.
         replace(config.model, classes=_classes(labels.to_numpy(), labels.name)[0])
     learnt = learn_features(genotypes, config, console)
@@ -242,11 +256,32 @@ def fit_embedding(
     with console.stage("draw from the posterior"):
         fitted = EmbeddingModel(extractor, model, hashes, provenance)
         table = fitted.embed_features(
-            features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
+            features,
+            genotypes.sample_id,
+            n_draws=config.n_draws,
+            seed=config.seed,
+            keep_draws=keep_draws,
         )
     return FittedEmbedding(
         fitted, table, features, trained_on, learnt.held_out, learnt.relatives, history
     )
+
+
+def _check_order(labels: pd.Series, genotypes: GenotypeMatrix) -> None:
+    """Raise OptionError unless there is a label a sample, in the samples' order."""
+    if not isinstance(labels, pd.Series) or len(labels) != genotypes.n_samples:
+        n = len(labels) if hasattr(labels, "__len__") else 0
+        raise OptionError(
+            f"labels: {n} of type {type(labels).__name__}; give a pandas Series of one for each of "
+            f"{genotypes.n_samples} samples"
+        )
+    if isinstance(labels.index, pd.RangeIndex):
+        return
+    if list(map(str, labels.index)) != list(map(str, genotypes.sample_id)):
+        raise OptionError(
+            "labels: their index is not the sample ids in the samples' order; reindex them by "
+            "genotypes.sample_id, or reset_index if they are in that order"
+        )
 
 
 def learn_features(
@@ -417,6 +452,8 @@ def embed_file(
     supervise: str | None = None,
     model_path: Path | None = None,
     config: EmbedConfig | None = None,
+    calling: CallConfig | None = None,
+    save_draws: bool = False,
     force: bool = False,
     console: Console | None = None,
     command: str = "",
@@ -442,6 +479,10 @@ def embed_file(
         Place the samples with this model instead of learning one.
     config
         Settings.
+    calling
+        When to call an ancestry, with a model of a labelled reference.
+    save_draws
+        Whether to write the posterior draws, `draws.npz`.
     console
         Where progress goes.
     command
@@ -461,6 +502,8 @@ def embed_file(
         raise OptionError("--supervise learns from labels, and none are given; add --labels TSV")
     if supervise is not None and model_path is not None:
         raise OptionError("--supervise is for learning a map, and --model gives a learnt one")
+    calling = calling or CallConfig()
+    calls: AncestryCalls | None = None
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         wanted.check()  # before the reading that a typo would cost
@@ -476,10 +519,17 @@ def embed_file(
         taught = _taught(labels, levels[0], supervise)
         if fitted_model is None:
             with _last_good_kept(out_dir):
-                fitted = fit_embedding(genotypes, config, labels=taught, console=console)
+                fitted = fit_embedding(
+                    genotypes, config, labels=taught, console=console, keep_draws=save_draws
+                )
             model, table, features = fitted.model, fitted.table, fitted.features
             in_sample, held_out = fitted.trained_on, fitted.held_out
             history = fitted.history
+            if labels is not None:
+                with console.stage("learn ancestry calls"):
+                    model = with_calls(
+                        fitted, genotypes, *level_values(labels, levels), config.seed
+                    )
             n_variants = len(model.extractor.variants)
             parameters = asdict(config) | {"supervise": None if taught is None else taught.name}
             relatives = fitted.relatives
@@ -488,9 +538,14 @@ def embed_file(
             with console.stage("place the samples"):
                 features = model.extractor.transform(genotypes)
                 table = model.embed_features(
-                    features, genotypes.sample_id, n_draws=config.n_draws, seed=config.seed
+                    features,
+                    genotypes.sample_id,
+                    n_draws=config.n_draws,
+                    seed=config.seed,
+                    keep_draws=save_draws or genotypes.n_samples <= MAX_REGIONS,
                 )
             known, history = model.was_trained_on(genotypes.sample_id), None
+            calls = None if model.caller is None else model.caller.call(genotypes)
             relatives = None
             held_out = ~known
             # A few that the model knows must not stand for a file of new samples.
@@ -530,6 +585,16 @@ def embed_file(
                     seed=config.seed,
                     data=f"{data}: {genotypes.n_samples} samples",
                 )
+            if calls is not None:
+                metrics |= call_scores(
+                    calls.population,
+                    calls.group,
+                    fine,
+                    coarse,
+                    called & held_out,
+                    seed=config.seed,
+                    data=f"{data}: {genotypes.n_samples} samples",
+                )
             metrics["model"] = _model_metrics(
                 table.elbo, scored & in_sample, scored & held_out, data, config
             )
@@ -547,9 +612,13 @@ def embed_file(
         )
         run["relatives"] = _describe_relatives(genotypes.sample_id, relatives)
         with console.stage("write the results"):
+            if calls is not None:
+                write_ancestry_csv(folder / "ancestry.csv", calls.frame(calling))
+                run["ancestry calls"] = _describe_calls(console, calls, calling)
             report = write_report(
                 table,
                 folder,
+                reference=None if fitted_model is None else fitted_model.places,
                 population=fine,
                 superpopulation=coarse,
                 metrics=metrics,
@@ -559,6 +628,8 @@ def embed_file(
                 covariates=unfit is None,
             )
             model.save(folder / "model")
+            if table.draws is not None and save_draws:
+                np.savez(folder / "draws.npz", sample_id=table.sample_id, draws=table.draws)
         if report.covariates_left_out:
             console.note(
                 "covariates.tsv leaves out constant or collinear columns: "
@@ -573,6 +644,56 @@ def embed_file(
     return RunSummary(
         tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files
     )
+
+
+def with_calls(
+    fitted: FittedEmbedding,
+    genotypes: GenotypeMatrix,
+    population: pd.Series | None,
+    superpopulation: pd.Series | None,
+    seed: int,
+) -> EmbeddingModel:
+    """The fitted model, and what calls ancestry: learnt from the labels of the samples that it was
+    trained on; as it is if too few have one."""
+    if population is None:
+        return fitted.model
+    train = fitted.trained_on
+    caller = AncestryCaller.learn(genotypes, population, superpopulation, train, seed)
+    if caller is None:
+        return fitted.model
+
+    def text(labels: pd.Series | None) -> np.ndarray:
+        if labels is None:
+            return np.full(int(train.sum()), "")
+        return labels[train].fillna("").astype(str).to_numpy(str)
+
+    z = fitted.table.z[train].astype(np.float32)
+    places = ReferencePlaces(z, text(population), text(superpopulation))
+    return replace(fitted.model, caller=caller, places=places)
+
+
+def _describe_calls(console: Console, calls: AncestryCalls, config: CallConfig) -> dict[str, Any]:
+    """How many samples got which call, for the record and, in short, for the console."""
+    frame = calls.frame(config)
+    level = "superpopulation" if "superpopulation" in frame else "population"
+    count = frame[level].value_counts()
+    console.note(
+        f"ancestry calls ({level}, from {int(np.median(calls.n_sites)):,} sites): "
+        + ", ".join(f"{n:,} {name}" for name, n in count.items())
+    )
+    few = int((calls.n_sites < FEW_SITES).sum())
+    if few:
+        console.warn(
+            f"{few:,} samples have fewer than {FEW_SITES} of the {calls.matched.total:,} sites "
+            "that ancestry is called from; most calls of populations will be uncertain"
+        )
+    return {
+        "threshold": config.threshold,
+        "min_typicality": config.min_typicality,
+        "sites": calls.matched.total,
+        "sites, by what the file has": calls.matched.by_words(),
+        "calls": {level: {str(k): int(v) for k, v in count.items()}},
+    }
 
 
 @contextmanager
@@ -606,7 +727,13 @@ def _taught(
             "--supervise COLUMN"
         )
     label_levels(labels, column)  # which says so if there is no such column
-    return labels.frame[column]
+    taught = labels.frame[column]
+    if unknown := sorted(NOT_A_LABEL & set(taught.dropna().astype(str))):
+        raise OptionError(
+            f"{labels.path}: column {column!r} has the label {unknown[0]!r}, which would be a "
+            "class of its own; leave the field empty where a label is not known, or write it out"
+        )
+    return taught
 
 
 def _taught_before(
@@ -678,7 +805,7 @@ def read_for(
         counted = partial(training_mask, config=config, name=_some(paths, 3))
     else:
         # The model has chosen its chromosomes already.
-        options = replace(options, places=_places(model.extractor.variants), chr_set=None)
+        options = replace(options, places=_places(model.sites), chr_set=None)
         counted = None
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)

@@ -18,7 +18,7 @@ PACKAGE = Path(ancestry_ddvi.__file__).parent
 
 _DATA = {"errors", "genotypes"}
 _MODEL = {*_DATA, "embedding", "preprocessing", "ddvi"}
-_RUN = {*_MODEL, "loaders", "reporting", "console", "outputs", "checkpoint"}
+_RUN = {*_MODEL, "ancestry", "loaders", "reporting", "console", "outputs", "checkpoint"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "genotypes": {"errors"},
@@ -32,14 +32,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ddvi": {"errors"},
     "baselines": {"errors", "ddvi"},
     "reporting": {"errors", "embedding"},
-    "checkpoint": _MODEL,
+    "ancestry": {*_DATA, "preprocessing", "reporting"},
+    "checkpoint": {*_MODEL, "ancestry"},
     "estimator": {"errors", "ddvi"},
+    "reference_models": {"errors", "checkpoint"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "pipeline": {*_RUN, "provenance", "reference_sites"},
     "reference_sites": {"genotypes"},
     "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
     "comparison": {*_RUN, "baselines", "provenance", "pipeline"},
-    "cli": {*_RUN, "comparison", "conversion", "inspection", "provenance", "pipeline"},
+    "cli": {
+        *_RUN,
+        "comparison",
+        "conversion",
+        "inspection",
+        "provenance",
+        "pipeline",
+        "reference_models",
+    },
     "__main__": {"cli"},
 }
 """Room -> the rooms below it that it knows. A new room is added here, with its place."""

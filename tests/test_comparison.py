@@ -317,6 +317,17 @@ def test_wake_sleep_moves_the_decoder_as_often_as_the_others(
     assert steps == {"gaussian": 5, "ddvi-wake-sleep": 10}
 
 
+def test_fits_to_all_samples_do_not_depend_on_the_share_held_out(compare: Compare) -> None:
+    one = replace(CONFIG, n_seeds=1, embed=replace(EMBED, features=FeatureConfig(4, min_maf=0.2)))
+    of_all = [
+        compare(f"{share}", config=replace(one, holdout=share))["methods"] for share in (0.0, 0.4)
+    ]
+    for method in one.methods:
+        first, second = (found[method]["0"]["in_sample"] for found in of_all)
+        del first["cpu_seconds"], second["cpu_seconds"]
+        assert first == second
+
+
 def test_results_of_other_settings_are_refused(
     compare: Compare, files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -299,6 +299,22 @@ def test_arrays_that_do_not_fit(x: np.ndarray, noise: np.ndarray | None, message
         fit(linear_model(), x, noise, n_steps=2)
 
 
+def test_features_of_another_width_than_the_models() -> None:
+    model = linear_model()
+    for ask in (model.elbo, model.sample_posterior):
+        with pytest.raises(InputError, match="the model cannot take 8 features"):
+            ask(np.zeros((3, 8)))
+    for wrong in (np.array([["a"] * 5]), np.array([[None] * 5])):
+        with pytest.raises(InputError, match=r"features are no numbers|features of row 0"):
+            model.elbo(wrong)
+
+
+@pytest.mark.parametrize("objective", [Unregularised, "wake-sleep", 3])
+def test_what_is_no_objective(objective: Any) -> None:
+    with pytest.raises(OptionError, match=r"is no objective; give an object with a method losses"):
+        fit(linear_model(), linear_data()[0], objective=objective, n_steps=1)
+
+
 def test_counts_of_draws_are_at_least_one() -> None:
     (x, _), model = linear_data(3), linear_model()
     asks: list[tuple[str, Callable[[], Any]]] = [

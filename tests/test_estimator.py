@@ -15,7 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.ddvi import training
+from ancestry_ddvi.ddvi.model import AncestryModel
+from ancestry_ddvi.ddvi.priors import SquarePrior
+from ancestry_ddvi.errors import OptionError, TrainingDivergedError
 
 QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 10}
 
@@ -173,6 +176,26 @@ def test_a_parameter_of_no_use_is_refused_before_training(
     monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
     with pytest.raises(OptionError, match=words):
         DDVI(**{**QUICK, **wrong}).fit(x)
+
+
+def test_a_prior_of_ones_own_has_its_own_number_of_clusters(x: np.ndarray) -> None:
+    with pytest.raises(OptionError, match="one that is given has a number of its own"):
+        DDVI(**QUICK, prior=SquarePrior()).fit(x)
+
+
+def test_a_diverged_fit_hands_over_its_last_good_model(
+    x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training._map_terms
+
+    def breaks(model: Any, data: Any, config: Any, step: int) -> dict[str, Any]:
+        terms = whole(model, data, config, step)
+        return terms | {"prior_kl": terms["prior_kl"] * (np.nan if step == 9 else 1)}
+
+    monkeypatch.setattr(training, "_map_terms", breaks)
+    with pytest.raises(TrainingDivergedError, match="step 9, epoch ") as error:
+        DDVI(**QUICK).fit(x)
+    assert isinstance(error.value.last_good, AncestryModel)
 
 
 @pytest.mark.parametrize("n_draws", [0, -2, 1.5])

@@ -34,7 +34,9 @@ from ancestry_ddvi.reference_sites import Sites, align, reference_sites
 FILES = {
     *("embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json"),
     *("model/model.json", "model/model.safetensors", "model/variants.tsv", "run.json", "run.log"),
+    *("model/ancestry.safetensors", "model/sites.tsv"),
 }
+UNLABELLED = FILES - {"model/ancestry.safetensors", "model/sites.tsv"}
 LABELS = ["pop", "super_pop", "gender"]
 
 
@@ -179,8 +181,14 @@ def test_without_labels(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
     assert described["counts"]["samples without labels"] is None
     # Labels colour and score; they must not move a sample.
     pd.testing.assert_frame_equal(table_of(out), table_of(quick_results).drop(columns=LABELS))
-    same = ("covariates.tsv", "model/model.safetensors", "model/variants.tsv", "model/model.json")
+    same = ("covariates.tsv", "model/model.safetensors", "model/variants.tsv")
     assert [tree(out)[name] for name in same] == [tree(quick_results)[name] for name in same]
+    assert set(described["files"]) == UNLABELLED
+    unlabelled, labelled = (strict_json(f / "model" / "model.json") for f in (out, quick_results))
+    assert labelled.pop("ancestry")
+    assert unlabelled.pop("ancestry") is None
+    del labelled["sha256"], unlabelled["sha256"]
+    assert unlabelled == labelled
 
 
 def test_another_seed_and_more_latents(cut: Cut, tmp_path: Path, quick_results: Path) -> None:
@@ -374,7 +382,8 @@ def test_ids_that_no_gwas_tool_reads_cost_the_covariates_only(
     vcf = write_vcf(tmp_path / "ids.vcf", genotypes.dosage, ids, genotypes.variants)
     settings = {"model_path": quick_results} if with_model else {}
     out, described = run(cut, tmp_path, vcf=vcf, **settings)
-    assert set(described["files"]) == FILES - {"covariates.tsv"}
+    files = FILES | {"ancestry.csv"} if with_model else UNLABELLED
+    assert set(described["files"]) == files - {"covariates.tsv"}
     assert not (out / "covariates.tsv").exists()
     assert table_of(out)["sample_id"].tolist() == ids
     (warning,) = (w for w in described["warnings"] if "covariates.tsv" in w)

@@ -296,6 +296,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             "some": np.where(gaps, "", population),
             "one": np.where(gaps, "", "x"),
             "none": "",
+            "na": np.where(gaps, "NA", population),
         }
     )
     table.to_csv(folder / "labels.tsv", sep="\t", index=False)
@@ -374,11 +375,31 @@ def test_labels_of_held_out_samples_are_not_looked_at() -> None:
     assert not fit_embedding(genotypes, CONFIG, labels=other).table.frame.equals(tables[0].frame)
 
 
+def test_labels_in_another_order_than_the_samples_are_refused() -> None:
+    genotypes, population = balding_nichols(24, 300, 0.25, 3, seed=0)
+    labels = pd.Series(population, index=genotypes.sample_id, name="pop")
+    in_order = fit_embedding(genotypes, CONFIG, labels=labels).table.frame
+    reset = fit_embedding(genotypes, CONFIG, labels=labels.reset_index(drop=True)).table.frame
+    pd.testing.assert_frame_equal(in_order, reset)
+    for wrong, words in (
+        (labels.iloc[::-1], "their index is not the sample ids in the samples' order"),
+        (labels.iloc[:20], "labels: 20 of type Series; give a pandas Series of one for each of 72"),
+        (population, "labels: 72 of type ndarray"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            fit_embedding(genotypes, CONFIG, labels=wrong)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
         ({"supervise": "one"}, OptionError, "all labels are 'x'; a classifier needs at least 2"),
         ({"supervise": "none"}, OptionError, "no sample to learn from has a label in col"),
+        (
+            {"supervise": "na"},
+            OptionError,
+            "column 'na' has the label 'NA', which",
+        ),
         ({"supervise": "nope"}, LabelFileError, "no label column 'nope'"),
         ({"supervise": "pop", "labels_path": None}, OptionError, "add --labels TSV"),
         ({"supervise": "pop", "model_path": Path("m")}, OptionError, "--model gives a learnt one"),

@@ -289,6 +289,9 @@ def test_parts_compose() -> None:
         (lambda: WakeSleep(sleep_steps=0), "sleep_steps must be at least 1, not 0"),
         (lambda: Sleep(n_dreams=0), "n_dreams must be at least 1, not 0"),
         (lambda: Adversarial(0), "n_discriminator must be at least 1, not 0"),
+        (lambda: Alternating(()), "an objective of no parts has no loss"),
+        (lambda: Joint(()), "an objective of no parts has no loss"),
+        (lambda: Joint((Wake,)), "is no objective"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range(make: Callable[[], Objective], message: str) -> None:

@@ -28,6 +28,7 @@ from ancestry_ddvi.pipeline import (
     level_values,
     read_for,
 )
+from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import LIBRARIES, measured
 from ancestry_ddvi.reporting.comparison import write_comparison
@@ -143,7 +144,11 @@ def compare_files(
     labels.check()
     # With the share to hold out, so that too few samples are refused before anything is learnt.
     largest = config.of_fit(0, config.splits[-1])
-    genotypes = read_for(largest, paths, reading or ReadOptions(), console)
+    features = replace(largest.features, min_maf=0.0)
+    everything = read_for(
+        replace(largest, features=features), paths, reading or ReadOptions(), console
+    )
+    genotypes = _common(everything, config)
     table, levels, described = labels.read(genotypes, console)
     fine, coarse = level_values(table, levels)
     known = {"population": fine, "superpopulation": coarse}
@@ -153,7 +158,7 @@ def compare_files(
         if values is not None
     }
     results = Results(out_dir, _settings(genotypes, texts, described, config, reading), force=force)
-    bench = _Bench(genotypes, texts, config, results, console)
+    bench = _Bench(genotypes, everything, texts, config, results, console)
     try:
         bench.run()
     except KeyboardInterrupt:
@@ -195,12 +200,14 @@ class _Bench:
     def __init__(
         self,
         genotypes: GenotypeMatrix,
+        everything: GenotypeMatrix,
         labels: dict[str, np.ndarray],
         config: CompareConfig,
         results: Results,
         console: Console,
     ) -> None:
         self.genotypes = genotypes
+        self.everything = everything
         self.labels = labels
         self.config = config
         self.results = results
@@ -245,7 +252,7 @@ class _Bench:
         config = self.config.of_fit(seed, split)
         if split == HELD_OUT:
             # Relatives and the like are told of once, for all samples.
-            return learn_features(self.genotypes, config, Console(Verbosity.QUIET))
+            return learn_features(self.everything, config, Console(Verbosity.QUIET))
         if self._in_sample is None:
             self._in_sample = learn_features(self.genotypes, config, self.console)
         return self._in_sample
@@ -304,6 +311,13 @@ class _Bench:
         z = np.where(learnt.trained_on[:, None], fit.z, np.nan)
         columns = {"sample_id": self.genotypes.sample_id, "z1": z[:, 0], "z2": z[:, 1]}
         return pd.DataFrame(columns)
+
+
+def _common(genotypes: GenotypeMatrix, config: CompareConfig) -> GenotypeMatrix:
+    """The variants that are common among all samples, which `embed` would read. A fit that holds
+    samples out chooses its own, from all."""
+    maf = VariantCounts.of(genotypes.dosage).maf
+    return genotypes.select(variants=np.flatnonzero(maf >= config.embed.features.min_maf))
 
 
 def _settings(

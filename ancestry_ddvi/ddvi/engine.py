@@ -19,7 +19,7 @@ from torch import Tensor
 from ancestry_ddvi.ddvi.latent import LatentModel, checked_features
 from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
-from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, Objective
+from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, Objective, check_objective
 from ancestry_ddvi.errors import OptionError, check_count
 
 EPOCHS = 50
@@ -90,6 +90,7 @@ def fit(
     noise_tensor = torch.as_tensor(noise, dtype=torch.float32).clamp(max=MAX_NOISE)
     check_parts(model, x_tensor[:2], noise_tensor[:2])
     objective = JointWakeSleep() if objective is None else objective
+    check_objective(objective)
     generator = torch.Generator().manual_seed(seed)
     passes = _Passes(len(x), batch, generator)
 

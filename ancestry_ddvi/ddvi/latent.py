@@ -11,6 +11,7 @@ the user's own or of this package; `engine.fit` trains them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -139,23 +140,24 @@ class LatentModel(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         out = np.empty(len(x))
         n_draws = k * n_repeats
-        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
-            log_weight = torch.cat(
-                [
-                    log_weights(
-                        self.prior,
-                        self.likelihood,
-                        self.posterior,
-                        x_part,
-                        noise_part,
-                        min(BATCH, n_draws - start),
-                        generator,
-                    )
-                    for start in range(0, n_draws, BATCH)
-                ]
-            )
-            estimates = iw_bound(log_weight.reshape(n_repeats, k, -1))
-            out[rows] = estimates.double().mean(0).numpy()
+        with _as_many_features(x):
+            for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+                log_weight = torch.cat(
+                    [
+                        log_weights(
+                            self.prior,
+                            self.likelihood,
+                            self.posterior,
+                            x_part,
+                            noise_part,
+                            min(BATCH, n_draws - start),
+                            generator,
+                        )
+                        for start in range(0, n_draws, BATCH)
+                    ]
+                )
+                estimates = iw_bound(log_weight.reshape(n_repeats, k, -1))
+                out[rows] = estimates.double().mean(0).numpy()
         return out
 
     def log_marginal(
@@ -178,8 +180,10 @@ class LatentModel(nn.Module):
         x, noise = checked_features(x, noise)
         generator = torch.Generator().manual_seed(seed)
         out = np.empty((n_draws, len(x), self.n_latent), dtype=np.float32)
-        for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
-            out[:, rows] = self.posterior.sample(x_part, noise_part, n_draws, generator).numpy()
+        with _as_many_features(x):
+            for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws)):
+                drawn = self.posterior.sample(x_part, noise_part, n_draws, generator)
+                out[:, rows] = drawn.numpy()
         return out
 
     def sample(self, n: int, *, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -218,6 +222,17 @@ def batches(
         )
 
 
+@contextmanager
+def _as_many_features(x: np.ndarray) -> Iterator[None]:
+    """Say of an error of torch, which shapes that do not fit make, whose shape it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            f"the model cannot take {x.shape[1]} features ({error}); give as many as it learnt from"
+        ) from error
+
+
 def checked_features(x: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """x (n, K) and noise (n,), which is 0 if left out.
 
@@ -226,7 +241,12 @@ def checked_features(x: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarra
     InputError
         If a shape does not fit, a feature is not finite, or a noise is negative or not a number.
     """
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+        # Tensors share the memory of arrays, which pandas may hold for itself.
+        x = x.astype(float if x.dtype.kind not in "f" else x.dtype, copy=not x.flags.writeable)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"features are no numbers ({error}); give an array of floats") from error
     if x.ndim != 2:
         raise InputError(
             f"features have shape {x.shape}; they need two axes, (n_samples, n_features): reshape "

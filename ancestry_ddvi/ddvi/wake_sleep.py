@@ -184,6 +184,9 @@ class Alternating:
 
     parts: tuple[Objective, ...]
 
+    def __post_init__(self) -> None:
+        _check_parts(self.parts)
+
     def losses(
         self, model: Model, x: Tensor, noise: Tensor, step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -203,6 +206,9 @@ class Joint:
     """
 
     parts: tuple[Objective, ...]
+
+    def __post_init__(self) -> None:
+        _check_parts(self.parts)
 
     def losses(
         self, model: Model, x: Tensor, noise: Tensor, step: int, generator: torch.Generator
@@ -276,6 +282,22 @@ class Simplified(Joint):
 
     def __init__(self, b_reg: float = 1.0, b_sleep: float = B_SLEEP) -> None:
         super().__init__((Wake(b_reg), LatentSleep(b_sleep)))
+
+
+def check_objective(objective: object) -> None:
+    """Raise OptionError unless it gives losses."""
+    if isinstance(objective, type) or not hasattr(objective, "losses"):
+        raise OptionError(
+            f"{objective!r} is no objective; give an object with a method losses, such as "
+            "WakeSleep()"
+        )
+
+
+def _check_parts(parts: tuple[Objective, ...]) -> None:
+    if not parts:
+        raise OptionError("an objective of no parts has no loss; give at least 1")
+    for part in parts:
+        check_objective(part)
 
 
 def _check_weight(name: str, value: float) -> None:

@@ -10,23 +10,30 @@ from typing import Any
 
 import pandas as pd
 
-from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.reporting.covariates import unfit_id, write_covariates
 from ancestry_ddvi.reporting.headline import Headline, headline
 from ancestry_ddvi.reporting.html import json_ready, write_report_html
-from ancestry_ddvi.reporting.metrics import class_scores, evaluate
-from ancestry_ddvi.reporting.plots import draw_map, save_map
-from ancestry_ddvi.reporting.tables import write_classes_csv, write_embedding_csv
+from ancestry_ddvi.reporting.metrics import call_scores, class_scores, evaluate
+from ancestry_ddvi.reporting.plots import MAX_REGIONS, draw_map, save_map
+from ancestry_ddvi.reporting.tables import (
+    write_ancestry_csv,
+    write_classes_csv,
+    write_embedding_csv,
+)
 
 __all__ = [
+    "MAX_REGIONS",
     "Headline",
     "Report",
+    "call_scores",
     "class_scores",
     "draw_map",
     "evaluate",
     "headline",
     "save_map",
     "unfit_id",
+    "write_ancestry_csv",
     "write_classes_csv",
     "write_covariates",
     "write_embedding_csv",
@@ -54,6 +61,7 @@ def write_report(
     fid: Sequence[str] | None = None,
     warnings: Sequence[str] = (),
     covariates: bool = True,
+    reference: ReferencePlaces | None = None,
 ) -> Report:
     """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json, and
     classes.csv if labels were learnt from.
@@ -76,6 +84,8 @@ def write_report(
         Sentences for the top of the page.
     covariates
         Whether to write covariates.tsv, which `unfit_id` may say is impossible.
+    reference
+        Labelled samples of the model, drawn behind those of the table on png and pdf.
 
     Raises
     ------
@@ -97,7 +107,7 @@ def write_report(
         names.insert(1, "classes.csv")
         write_classes_csv(out_dir / "classes.csv", table)
     labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
-    save_map(table, png, pdf, **labels)
+    save_map(table, png, pdf, **labels, reference=reference)
     write_report_html(page, table, metrics, run, **labels, warnings=warnings)
     text = json.dumps(json_ready(metrics), indent=2, allow_nan=False, ensure_ascii=False)
     scores.write_text(text + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from ancestry_ddvi.reporting.scores import (
     N_NEIGHBOURS,
     PROTOCOL_SEED,
     clustering_scores,
+    expected_calibration_error,
     fit_mixture,
     fst_rank_correlation,
     knn_accuracy,
@@ -204,6 +205,59 @@ def class_scores(
             seed,
             accuracy=float((guess == values)[rows].mean()),
             n_unknown_class=int((~np.isin(values, table.classes.columns))[rows].sum()),
+        )
+    return groups
+
+
+def call_scores(
+    population: pd.DataFrame,
+    group: pd.DataFrame,
+    of_population: pd.Series | None,
+    of_group: pd.Series | None,
+    held_out: np.ndarray,
+    *,
+    seed: int,
+    data: str,
+) -> dict[str, Any]:
+    """Score ancestry calls against labels of samples that nothing was learnt from.
+
+    Parameters
+    ----------
+    population, group
+        (n_samples, ...) probabilities, columns named; nan where nothing was called.
+    of_population, of_group
+        (n_samples,) labels; missing ones, and those that are no column, are not scored.
+    held_out
+        (n_samples,) bool.
+    seed, data
+        See `evaluate`.
+
+    Returns
+    -------
+    `calls_population` and `calls_superpopulation`, those that there are labels for.
+    """
+    groups = {}
+    for level, table, labels in (
+        ("population", population, of_population),
+        ("superpopulation", group, of_group),
+    ):
+        if labels is None or not table.shape[1]:
+            continue
+        true, p = labels.fillna("").astype(str).to_numpy(str), table.to_numpy()
+        names = table.columns.to_numpy(str)
+        rows = held_out & np.isfinite(p).all(axis=1) & np.isin(true, names)
+        if not rows.any():
+            continue
+        correct = names[p[rows].argmax(axis=1)] == true[rows]
+        sure = p[rows].max(axis=1) >= 0.9
+        scored = _Scored(np.empty((0, 0)), {}, data, "held-out: no genotype was learnt from", seed)
+        groups[f"calls_{level}"] = scored.group(
+            "likeliest of the calibrated probabilities; confidently wrong: at .9 or more",
+            int(rows.sum()),
+            seed,
+            accuracy=float(correct.mean()),
+            calibration_error=expected_calibration_error(p[rows].max(axis=1), correct),
+            confidently_wrong=float((sure & ~correct).mean()),
         )
     return groups
 

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.reporting.palette import UNLABELLED, Group, map_groups
+from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
+from ancestry_ddvi.reporting.palette import (
+    MAX_GROUPS,
+    UNLABELLED,
+    Group,
+    label_groups,
+    map_groups,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +33,10 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # text stays text, which journals ask for
     "svg.fonttype": "none",
 }
+MAX_REGIONS = 50
+"""New samples above which their 90 % regions are not drawn."""
+
+_MAX_NAMED = 12
 _MAX_PANELS = 12
 _LAYERS = 6
 _RASTER_ABOVE = 5_000
@@ -44,6 +54,7 @@ def draw_map(
     dimensions: tuple[int, int] = (0, 1),
     legend: bool = True,
     names: bool = True,
+    reference: ReferencePlaces | None = None,
 ) -> Axes:
     """Draw two latents, equal aspect, coloured by the finest labels there are.
 
@@ -61,6 +72,10 @@ def draw_map(
         Whether to put a legend to the right of `ax`, outside it.
     names
         Whether to write the groups' names where they are.
+    reference
+        Samples of the model: with them, these give the colours, the legend and the names, faintly,
+        and the table's samples are drawn on top in black, with the 90 % regions of their draws
+        and their ids if there are few.
 
     Returns
     -------
@@ -71,6 +86,8 @@ def draw_map(
     ValueError
         If there is no such latent, or labels do not belong to the table's samples.
     """
+    if reference is not None and table.n_latent > 1 and len(reference.z):
+        return _draw_on_reference(table, reference, ax, dimensions, legend=legend)
     groups = map_groups(table, population, superpopulation)
     if table.n_latent == 1:
         return _draw_strips(table.z[:, 0], groups, ax)
@@ -78,16 +95,84 @@ def draw_map(
         raise ValueError(f"dimensions {dimensions} of an embedding with {table.n_latent} latents")
     z = table.z[:, list(dimensions)]
     _draw_points(z, groups, ax)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.margins(0.04)
-    for axis, dimension in zip((ax.xaxis, ax.yaxis), dimensions, strict=True):
-        axis.set_label_text(f"Latent {dimension + 1}")
-    ax.spines[["top", "right"]].set_visible(False)
+    _finish_axes(ax, dimensions)
     if names:
         _name_centroids(z, groups, ax)
     if legend:
         _draw_legend(groups, ax)
     return ax
+
+
+def _finish_axes(ax: Axes, dimensions: tuple[int, int]) -> None:
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.04)
+    for axis, dimension in zip((ax.xaxis, ax.yaxis), dimensions, strict=True):
+        axis.set_label_text(f"Latent {dimension + 1}")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_on_reference(
+    table: EmbeddingTable,
+    reference: ReferencePlaces,
+    ax: Axes,
+    dimensions: tuple[int, int],
+    *,
+    legend: bool,
+) -> Axes:
+    """Reference faint, new samples on top."""
+    axes = list(dimensions)
+    behind, z = reference.z[:, axes].astype(float), table.z[:, axes]
+    families = reference.superpopulation if (reference.superpopulation != "").any() else None
+    groups = label_groups(reference.population, families)
+    if len(groups) > MAX_GROUPS:
+        groups = label_groups(reference.superpopulation)
+    _draw_points(behind, groups, ax, alpha=0.3)
+    few = len(z) <= MAX_REGIONS
+    if few and table.draws is not None:
+        for i in range(len(z)):
+            _draw_region(table.draws[:, i, axes].astype(float), ax)
+    ax.scatter(
+        z[:, 0],
+        z[:, 1],
+        s=22 if few else float(np.clip(9 * (2500 / len(z)) ** 0.5, 0.5, 9)),
+        c="black",
+        marker="o",
+        linewidths=0.5 if few else 0.1,
+        edgecolors="white",
+        zorder=4,
+        rasterized=len(z) > _RASTER_ABOVE,
+    )
+    _finish_axes(ax, dimensions)
+    _name_centroids(behind, groups, ax)
+    if len(z) <= _MAX_NAMED:
+        for name, place in zip(table.sample_id, z, strict=True):
+            ax.annotate(
+                _short(name, 20),
+                place,
+                (5, 5),
+                textcoords="offset points",
+                fontsize=6.5,
+                parse_math=False,
+                zorder=6,
+            )
+    if legend:
+        _draw_legend(groups, ax)
+    return ax
+
+
+def _draw_region(draws: np.ndarray, ax: Axes) -> None:
+    """The 90 % highest-density region of draws (n, 2), by a kernel density of them."""
+    from scipy.stats import gaussian_kde
+
+    spread = draws.std(axis=0)
+    if len(draws) < 10 or not (spread > 0).all():
+        return
+    density = gaussian_kde(draws.T)
+    low, high = draws.min(axis=0) - 2 * spread, draws.max(axis=0) + 2 * spread
+    x, y = (np.linspace(low[d], high[d], 80) for d in range(2))
+    grid = density(np.stack(np.meshgrid(x, y)).reshape(2, -1)).reshape(80, 80)
+    level = np.quantile(density(draws.T), 0.1)
+    ax.contour(x, y, grid, levels=[level], colors="black", linewidths=0.8, zorder=3.5)
 
 
 def save_map(
@@ -97,13 +182,14 @@ def save_map(
     *,
     population: pd.Series | None = None,
     superpopulation: pd.Series | None = None,
+    reference: ReferencePlaces | None = None,
 ) -> None:
     """Write the map as png (300 dpi) and pdf (text as text); equal input gives equal bytes.
 
     More than two latents are drawn two by two, up to 24.
     """
     with _style():
-        _save(_figure(table, population, superpopulation), path_png, path_pdf)
+        _save(_figure(table, population, superpopulation, reference), path_png, path_pdf)
 
 
 def save_maps(
@@ -142,7 +228,10 @@ def _save(figure: Figure, path_png: Path, path_pdf: Path) -> None:
 
 
 def _figure(
-    table: EmbeddingTable, population: pd.Series | None, superpopulation: pd.Series | None
+    table: EmbeddingTable,
+    population: pd.Series | None,
+    superpopulation: pd.Series | None,
+    reference: ReferencePlaces | None,
 ) -> Figure:
     pairs = panel_pairs(table.n_latent)
     figure, panels = _panels(len(pairs), side=5.2 if len(pairs) == 1 else 3.0, n_columns=3)
@@ -155,6 +244,7 @@ def _figure(
             superpopulation=superpopulation,
             dimensions=pair,
             legend=i == last,  # the end of the first row: what is right of it is free
+            reference=reference,
         )
     return figure
 
@@ -194,7 +284,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> None:
+def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes, *, alpha: float = 0.9) -> None:
     n = len(z)
     size = float(np.clip(9 * (2500 / max(n, 1)) ** 0.5, 0.5, 20))
     # Drawn group by group, the last group would cover the others wherever they overlap. Samples
@@ -211,7 +301,7 @@ def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> None:
                 marker=group.marker,
                 linewidths=0.15,
                 edgecolors="white",
-                alpha=0.9,
+                alpha=alpha,
                 zorder=1.0 if group.name == UNLABELLED else 2.0 + level / 100,
                 rasterized=n > _RASTER_ABOVE,
             )

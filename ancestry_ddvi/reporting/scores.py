@@ -209,3 +209,20 @@ def fst_rank_correlation(
     if len(expected) < 3 or np.ptp(distance) == 0 or np.ptp(expected) == 0:
         return float("nan"), len(expected)
     return float(spearmanr(distance, expected).statistic), len(expected)
+
+
+def expected_calibration_error(
+    probability: np.ndarray, correct: np.ndarray, n_bins: int = 10
+) -> float:
+    """Mean distance of confidence and accuracy over equal bins of confidence, weighted by size.
+
+    Naeini, Cooper & Hauskrecht 2015; `probability` (n,) of the class that was called, and whether
+    it was `correct` (n,).
+    """
+    bins = np.clip((probability * n_bins).astype(int), 0, n_bins - 1)
+    error = 0.0
+    for b in np.unique(bins):
+        inside = bins == b
+        gap = probability[inside].mean() - correct[inside].mean()
+        error += float(abs(gap) * inside.mean())
+    return error

@@ -35,6 +35,17 @@ def write_classes_csv(path: Path, table: EmbeddingTable) -> None:
     _write(path, text)
 
 
+def write_ancestry_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write the calls of every sample (`ancestry.AncestryCalls.frame`), four significant digits;
+    what is not known is left empty."""
+    text: dict[str, list[str]] = {
+        str(name): [f"{value:.4g}" if pd.notna(value) else "" for value in column]
+        for name, column in frame.items()
+        if column.dtype.kind == "f"
+    }
+    _write(path, frame.assign(**text))
+
+
 def _six_digits(values: pd.Series) -> list[str]:
     return [f"{value:.6g}" for value in values]
 

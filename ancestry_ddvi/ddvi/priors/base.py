@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -220,7 +221,7 @@ def check_methods(part: str, given: object, needed: tuple[str, ...]) -> None:
 
 def check_n_components(n_components: int) -> None:
     """Raise OptionError unless there is a component."""
-    if n_components < 1:
+    if not isinstance(n_components, Integral) or n_components < 1:
         raise OptionError(f"a mixture needs at least 1 component, not {n_components}")
 
 

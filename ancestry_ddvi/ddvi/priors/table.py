@@ -16,7 +16,7 @@ from ancestry_ddvi.ddvi.priors.pinwheel import PinwheelPrior
 from ancestry_ddvi.ddvi.priors.square import SquarePrior
 from ancestry_ddvi.ddvi.priors.swiss_roll import SwissRollPrior
 from ancestry_ddvi.ddvi.priors.vamp import Encoder, VampPrior
-from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.errors import OptionError, check_count
 
 Generator = torch.Generator
 
@@ -180,6 +180,7 @@ def make_prior(
         If the name is unknown, an option is not one of that prior's, is missing or has an unusable
         value, or the prior is not over n_latent axes.
     """
+    check_count("n_latent", n_latent)
     check_named_prior(name, n_latent)
     takes = {
         option: parameter

@@ -1,0 +1,12 @@
+"""Which population of a labelled reference a sample is like, how surely, and whether like any."""
+
+from ancestry_ddvi.ancestry.calls import (
+    NO_DATA,
+    OUTSIDE,
+    UNCERTAIN,
+    AncestryCaller,
+    AncestryCalls,
+    CallConfig,
+)
+
+__all__ = ["NO_DATA", "OUTSIDE", "UNCERTAIN", "AncestryCaller", "AncestryCalls", "CallConfig"]

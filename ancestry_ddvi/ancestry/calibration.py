@@ -1,0 +1,223 @@
+"""From likelihoods to probabilities that can be believed, and to typicality.
+
+    u_l       = (log p(g | l) - mean over l) / m               m sites that the sample has
+    d_l       = max_k v_k - v_l,   v = W u
+    log p(l)  = -nu log(1 + a d_l / nu) + b_l                  up to a constant
+
+Temperature and matrix scaling (Guo et al. 2017) with a heavy tail: sites are linked and samples are
+admixed, so that likelihoods are far too sure of themselves, and now and then wrong by much. W is
+drawn towards the identity. All is learnt from log-likelihoods of training samples in populations
+that were counted without the sample itself, at several numbers of sites.
+
+    typicality = share of training samples less like their nearest population than this one,
+                 by max_l N(u; mu_l, C_l)
+
+over the differences u of a sample's likelihoods, which hold where it is among the populations. One
+that is like none has a small typicality, whatever p(l) says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IDENTITY_WEIGHT = 1.0
+"""Of the squared distance of W from the identity, in nats a sample."""
+
+BIAS_WEIGHT = 1e-4
+SHRINKAGE = 100
+"""Training samples of a population at which its own covariance counts as much as that of all."""
+
+N_QUANTILES = 1001
+MAX_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt at one number of sites, for L populations.
+
+    Attributes
+    ----------
+    n_sites
+        m.
+    weight, bias
+        W (L, L), b (L,).
+    slope, tail
+        a m (of log-likelihoods in nats a site) and nu.
+    centre, factor
+        mu_l (L, L - 1), and L_l of C_l = L_l L_l' (L, L - 1, L - 1).
+    atypical
+        (N_QUANTILES,) quantiles of -2 max_l log N over training samples, ascending.
+    """
+
+    n_sites: float
+    weight: np.ndarray
+    bias: np.ndarray
+    slope: float
+    tail: float
+    centre: np.ndarray
+    factor: np.ndarray
+    atypical: np.ndarray
+
+    @classmethod
+    def learn(
+        cls, likelihood: np.ndarray, n_sites: np.ndarray, label: np.ndarray, fold: np.ndarray
+    ) -> Calibration:
+        """From (n, L) log-likelihoods over about as many sites (n,), the true populations (n,), and
+        folds (n,) for the distances to populations."""
+        u = _differences(likelihood) / n_sites[:, None]
+        weight, bias, slope, tail = _fit_link(u, label)
+        distance = np.empty(len(u))
+        for k in np.unique(fold):
+            new = fold == k
+            distance[new] = _distance(u[new], *_classes(u[~new], label[~new]))
+        quantiles = np.quantile(distance, np.linspace(0, 1, N_QUANTILES))
+        centre, factor = _classes(u, label)
+        return cls(float(n_sites.mean()), weight, bias, slope, tail, centre, factor, quantiles)
+
+    def log_probability(self, likelihood: np.ndarray, n_sites: np.ndarray) -> np.ndarray:
+        """(n, L) log p(l | g) of (n, L) log-likelihoods over (n,) sites."""
+        u = _differences(likelihood) / n_sites[:, None]
+        with torch.no_grad():
+            return _link(
+                *map(torch.as_tensor, (u, self.weight, self.bias, self.slope, self.tail))
+            ).numpy()
+
+    def typicality(self, likelihood: np.ndarray, n_sites: np.ndarray) -> np.ndarray:
+        """(n,) share of training samples that are less typical, never 0."""
+        u = _differences(likelihood) / n_sites[:, None]
+        distance = _distance(u, self.centre, self.factor)
+        below = np.interp(distance, self.atypical, np.linspace(0, 1, len(self.atypical)))
+        typical: np.ndarray = np.maximum(1 - below, 1 / len(self.atypical))
+        return typical
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays from which `from_state` rebuilds it."""
+        return {f.name: np.asarray(getattr(self, f.name), dtype=float) for f in fields(self)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> Calibration:
+        """Rebuild from `state`."""
+        values: dict[str, Any] = dict(state)
+        return cls(**values | {k: float(state[k].item()) for k in ("n_sites", "slope", "tail")})
+
+
+def between(
+    levels: Sequence[Calibration], likelihood: np.ndarray, n_sites: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities (n, L) and typicality (n,), between levels linear in log m.
+
+    Parameters
+    ----------
+    levels
+        Ascending in their number of sites.
+    likelihood, n_sites
+        (n, L), (n,); n_sites at least 1. Outside of the levels the nearest counts.
+    """
+    at = np.log([level.n_sites for level in levels])
+    position = np.interp(np.log(n_sites), at, np.arange(len(levels)))
+    log_p = np.zeros(likelihood.shape)
+    log_typicality = np.zeros(len(likelihood))
+    for i, level in enumerate(levels):
+        share = np.clip(1 - np.abs(position - i), 0, 1)
+        rows = share > 0
+        if not rows.any():
+            continue
+        given = likelihood[rows], n_sites[rows]
+        log_p[rows] += share[rows, None] * level.log_probability(*given)
+        log_typicality[rows] += share[rows] * np.log(level.typicality(*given))
+    log_p -= _log_sum(log_p)
+    return log_p, np.exp(log_typicality)
+
+
+def _differences(likelihood: np.ndarray) -> np.ndarray:
+    """Without the part that all populations share."""
+    centred: np.ndarray = likelihood - likelihood.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _log_sum(values: np.ndarray) -> np.ndarray:
+    from scipy.special import logsumexp
+
+    total: np.ndarray = logsumexp(values, axis=1, keepdims=True)
+    return total
+
+
+def _link(u: Tensor, weight: Tensor, bias: Tensor, slope: Tensor, tail: Tensor) -> Tensor:
+    v = u @ weight
+    behind = v.amax(1, keepdim=True) - v
+    score: Tensor = -tail * torch.log1p(slope * behind / tail) + bias
+    return score.log_softmax(dim=1)
+
+
+def _fit_link(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """W, b, a and nu of least penalised log loss."""
+    n_classes = u.shape[1]
+    x, y = torch.as_tensor(u), torch.as_tensor(label)
+    identity = torch.eye(n_classes, dtype=torch.float64)
+    # In units of a typical lead of the best over the next, where all that is learnt is near 1.
+    top = np.sort(u, axis=1)
+    unit = float(np.median(top[:, -1] - top[:, -2])) + 1e-12
+    x = x / unit
+    log_slope = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    log_tail = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    off = torch.zeros((n_classes, n_classes), dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [log_slope, log_tail, off, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        log_p = _link(x, identity + off, bias, log_slope.exp(), log_tail.exp())
+        total: Tensor = -log_p[torch.arange(len(y)), y].mean()
+        total = total + IDENTITY_WEIGHT * off.square().sum() + BIAS_WEIGHT * bias.square().sum()
+        # Weak, and all that holds them where no sample is in doubt.
+        total = total + 1e-3 * (log_tail - 1).square() + 1e-4 * log_slope.square()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return (
+            (identity + off).numpy(),
+            bias.numpy().copy(),
+            float(log_slope.exp()) / unit,
+            float(log_tail.exp()),
+        )
+
+
+def _classes(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and Cholesky factor of every population; one of the L differences is given by the
+    others."""
+    u = u[:, 1:]
+    n_classes, k = u.shape[1] + 1, u.shape[1]
+    size = np.bincount(label, minlength=n_classes)
+    centre = np.array([u[label == j].mean(axis=0) for j in range(n_classes)])
+    residual = u - centre[label]
+    pooled = residual.T @ residual / (len(u) - n_classes)
+    pooled += 1e-9 * np.trace(pooled) / k * np.eye(k)
+    factor = np.empty((n_classes, k, k))
+    for j in range(n_classes):
+        own = residual[label == j]
+        share = size[j] / (size[j] + SHRINKAGE)
+        covariance = share * (own.T @ own) / max(size[j] - 1, 1) + (1 - share) * pooled
+        factor[j] = np.linalg.cholesky(covariance)
+    return centre, factor
+
+
+def _distance(u: np.ndarray, centre: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """(n,) -2 max_l log N(u; mu_l, C_l), up to a constant."""
+    from scipy.linalg import solve_triangular
+
+    least = np.full(len(u), np.inf)
+    for mean, root in zip(centre, factor, strict=True):
+        white = solve_triangular(root, (u[:, 1:] - mean).T, lower=True)
+        here = (white**2).sum(axis=0) + 2 * np.log(np.diag(root)).sum()
+        least = np.minimum(least, here)
+    return least

@@ -1,0 +1,368 @@
+"""Ancestry calls of new samples against a labelled reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ancestry_ddvi.ancestry.assignment import (
+    PopulationCounts,
+    group_numbers,
+    log_likelihood,
+)
+from ancestry_ddvi.ancestry.calibration import Calibration, between
+from ancestry_ddvi.errors import OptionError
+from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.preprocessing.alignment import Matched, match
+from ancestry_ddvi.reporting.scores import expected_calibration_error
+
+UNCERTAIN, OUTSIDE, NO_DATA = "uncertain", "outside reference", "no data"
+"""What stands in the place of a call."""
+
+MIN_SAMPLES_EACH = 10
+"""Labelled samples that a population needs to be called."""
+
+MIN_SITES = 30
+"""Sites below which nothing is called."""
+
+MAX_SITES = 50_000
+"""Sites that are kept, evenly over those of the reference: more would be more of the same linked
+ones."""
+
+N_FOLDS = 10
+N_CALIBRATED = 4000
+"""Samples, at most, that calibration learns from."""
+
+LEVEL_RATIO = 2
+"""Calibration is learnt at all sites, at half of them, and so on down to `MIN_SITES`."""
+
+
+@dataclass(frozen=True)
+class CallConfig:
+    """When to call.
+
+    Attributes
+    ----------
+    threshold
+        Least probability of a call; `uncertain` below.
+    min_typicality
+        Least typicality; `outside reference` below.
+    """
+
+    threshold: float = 0.9
+    min_typicality: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("--call-threshold", self.threshold),
+            ("--min-typicality", self.min_typicality),
+        ):
+            if not 0 <= value <= 1:
+                raise OptionError(f"{name} must be from 0 to 1, not {value:g}")
+
+
+@dataclass(frozen=True)
+class AncestryCalls:
+    """Probabilities of populations and groups for every sample.
+
+    Attributes
+    ----------
+    sample_id
+        (n,).
+    n_sites
+        (n,) sites of the reference with a genotype.
+    typicality
+        (n,) share of training samples that are less typical; nan where there are too few sites.
+    population, group
+        (n, L), (n, G) probabilities, columns named; nan where there are too few sites. Without
+        groups the latter has no column.
+    matched
+        What the file had of the sites.
+    """
+
+    sample_id: np.ndarray
+    n_sites: np.ndarray
+    typicality: np.ndarray
+    population: pd.DataFrame
+    group: pd.DataFrame
+    matched: Matched
+
+    def frame(self, config: CallConfig | None = None) -> pd.DataFrame:
+        """One row a sample: sites, typicality, the call of each level with its probability, and
+        all probabilities, `p_NAME`."""
+        config = config or CallConfig()
+        columns: dict[str, Any] = {
+            "sample_id": self.sample_id,
+            "n_sites": self.n_sites,
+            "typicality": self.typicality,
+        }
+        for level, table in (("superpopulation", self.group), ("population", self.population)):
+            if table.shape[1]:
+                columns[level], columns[f"{level}_probability"] = self._called(table, config)
+        columns |= {f"p_{name}": self.group[name].to_numpy() for name in self.group}
+        columns |= {f"p_{name}": self.population[name].to_numpy() for name in self.population}
+        return pd.DataFrame(columns)
+
+    def _called(self, table: pd.DataFrame, config: CallConfig) -> tuple[np.ndarray, np.ndarray]:
+        p = table.to_numpy()
+        known = np.isfinite(p).all(axis=1)
+        best = np.where(known[:, None], p, 0).argmax(axis=1)
+        most = np.where(known, p[np.arange(len(p)), best], np.nan)
+        call = table.columns.to_numpy(dtype=object)[best]
+        call[known & (most < config.threshold)] = UNCERTAIN
+        call[known & (self.typicality < config.min_typicality)] = OUTSIDE
+        call[~known] = NO_DATA
+        return call, most
+
+
+@dataclass(frozen=True)
+class AncestryCaller:
+    """Allele counts of a labelled reference, and how to read likelihoods under them.
+
+    Attributes
+    ----------
+    variants
+        The sites, one row each, of which `counts` are.
+    counts
+        Of the populations.
+    groups
+        Names of their groups; none if there are none.
+    levels
+        Calibrations, ascending in sites.
+    card
+        What cross-validation showed, JSON-ready.
+    """
+
+    variants: pd.DataFrame
+    counts: PopulationCounts
+    groups: tuple[str, ...]
+    levels: tuple[Calibration, ...]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def learn(
+        cls,
+        genotypes: GenotypeMatrix,
+        population: pd.Series,
+        superpopulation: pd.Series | None,
+        train: np.ndarray,
+        seed: int,
+    ) -> AncestryCaller | None:
+        """Learn from the labelled among the training samples.
+
+        Parameters
+        ----------
+        genotypes
+            All samples.
+        population, superpopulation
+            (n_samples,) labels, missing where unknown.
+        train
+            (n_samples,) bool: samples that may be learnt from.
+        seed
+            Of folds and of the sites that calibration leaves out.
+
+        Returns
+        -------
+        None if there are not two populations with at least `MIN_SAMPLES_EACH` samples.
+        """
+        label = population.to_numpy(object, copy=True)  # the labels are the caller's
+        label[~train | pd.isna(label)] = None
+        names, size = np.unique(label[label != None].astype(str), return_counts=True)  # noqa: E711
+        small = names[size < MIN_SAMPLES_EACH].tolist()
+        label[np.isin(label.astype(str), small)] = None
+        if len(names) - len(small) < 2 or genotypes.n_variants < 2 * MIN_SITES:
+            return None
+        coarse = None if superpopulation is None else superpopulation.to_numpy(object)
+        group, groups = group_numbers(label, coarse)
+        if genotypes.n_variants > MAX_SITES:
+            at = np.linspace(0, genotypes.n_variants - 1, MAX_SITES).astype(int)
+            genotypes = genotypes.select(variants=at)
+        counts = PopulationCounts.of(genotypes, label, group)
+        rng = np.random.default_rng(seed)
+        number = counts.number_of(label)
+        rows = _some(number, rng)
+        levels, card = _calibrate(genotypes.dosage, counts, number, rows, groups, rng)
+        card |= {
+            "populations": {name: int((number == j).sum()) for j, name in enumerate(group)},
+            "left out for few samples": small,
+            "sites": genotypes.n_variants,
+            "FST within superpopulations": counts.fst_within,
+            "FST between superpopulations": counts.fst_between,
+        }
+        variants = genotypes.variants[list(VARIANT_COLUMNS)].reset_index(drop=True)
+        return cls(variants, counts, groups, levels, card)
+
+    def call(self, genotypes: GenotypeMatrix) -> AncestryCalls:
+        """Probabilities and typicality of every sample; sites are matched by `alignment`."""
+        column, turned, matched = match(genotypes.variants, self.variants)
+        there = np.flatnonzero(column >= 0)
+        # The other allele counted: what is likely of 0 copies is likely of 2.
+        table = self.counts.log_predictive()[:, :, there]
+        swap = turned[there]
+        table[:, :, swap] = table[:, ::-1, swap]
+        dosage = genotypes.dosage[:, column[there]]
+        n_sites = (dosage != MISSING).sum(axis=1)
+        likelihood = log_likelihood(dosage, table)
+        n, names = genotypes.n_samples, self.counts.population
+        enough = n_sites >= MIN_SITES
+        p, typicality = np.full((n, len(names)), np.nan), np.full(n, np.nan)
+        if enough.any():
+            log_p, typicality[enough] = between(self.levels, likelihood[enough], n_sites[enough])
+            p[enough] = np.exp(log_p)
+        return AncestryCalls(
+            genotypes.sample_id,
+            n_sites,
+            typicality,
+            pd.DataFrame(p, columns=list(names)),
+            pd.DataFrame(
+                _grouped(p, self.counts.group, len(self.groups)), columns=list(self.groups)
+            ),
+            matched,
+        )
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready settings from which `from_state` rebuilds the caller."""
+        arrays = {
+            name: counted.astype(np.min_scalar_type(int(counted.max())))
+            for name, counted in (("n_alt", self.counts.n_alt), ("n_called", self.counts.n_called))
+        }
+        for i, level in enumerate(self.levels):
+            arrays |= {f"level.{i}.{name}": value for name, value in level.state().items()}
+        settings = {
+            "population": list(self.counts.population),
+            "group": self.counts.group.tolist(),
+            "groups": list(self.groups),
+            "fst_within": self.counts.fst_within,
+            "fst_between": self.counts.fst_between,
+            "n_levels": len(self.levels),
+            "card": self.card,
+        }
+        return arrays, settings
+
+    @classmethod
+    def from_state(
+        cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any], variants: pd.DataFrame
+    ) -> AncestryCaller:
+        """Rebuild from `state` and the table of sites.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If these are not what `state` gives.
+        """
+        _check_settings(settings)
+        counts = PopulationCounts(
+            tuple(settings["population"]),
+            np.array(settings["group"], dtype=int),
+            arrays["n_alt"].astype(np.int32),
+            arrays["n_called"].astype(np.int32),
+            settings["fst_within"],
+            settings["fst_between"],
+        )
+        levels = []
+        for i in range(settings["n_levels"]):
+            prefix = f"level.{i}."
+            state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            levels.append(Calibration.from_state(state))
+        shape = (len(counts.population), len(variants))
+        n_found = len({name.split(".")[1] for name in arrays if name.startswith("level.")})
+        if n_found != len(levels):
+            raise ValueError(f"{n_found} levels of calibration, not {len(levels)}")
+        if counts.n_alt.shape != shape or counts.n_called.shape != shape:
+            raise ValueError(f"counts of {counts.n_alt.shape}, not {shape}")
+        return cls(variants, counts, tuple(settings["groups"]), tuple(levels), settings["card"])
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would give wrong calls without an error of its own."""
+    population, groups, group = (settings[name] for name in ("population", "groups", "group"))
+    for name, names in (("population", population), ("groups", groups)):
+        if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+            raise ValueError(f"ancestry.{name} is no list of names")
+        if len(set(names)) < len(names):
+            raise ValueError(f"ancestry.{name} has a name twice")
+    numbers = set(range(max(len(groups), 1)))
+    if not isinstance(group, list) or len(group) != len(population):
+        raise ValueError("ancestry.group is not one number a population")
+    if not all(type(x) is int for x in group) or set(group) != numbers:
+        raise ValueError("ancestry.group is not a number of every group")
+    for name in ("fst_within", "fst_between"):
+        if type(settings[name]) is not float or not 0 < settings[name] < 1:
+            raise ValueError(f"ancestry.{name} is not between 0 and 1")
+    if type(settings["n_levels"]) is not int or settings["n_levels"] < 1:
+        raise ValueError("ancestry.n_levels is no count")
+    if not isinstance(settings["card"], dict):
+        raise ValueError("ancestry.card is no table of names and values")
+
+
+def _some(number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labelled samples that calibration learns from: the same share of every population."""
+    rows = np.flatnonzero(number >= 0)
+    if len(rows) <= N_CALIBRATED:
+        return rows
+    order = rows[rng.permutation(len(rows))]
+    rank = pd.Series(number[order]).groupby(number[order]).cumcount().to_numpy()
+    size = np.bincount(number[rows])[number[order]]
+    quota = np.maximum(size * N_CALIBRATED / len(rows), MIN_SAMPLES_EACH)
+    return np.sort(order[rank < quota])
+
+
+def _calibrate(
+    dosage: np.ndarray,
+    counts: PopulationCounts,
+    number: np.ndarray,
+    rows: np.ndarray,
+    groups: tuple[str, ...],
+    rng: np.random.Generator,
+) -> tuple[tuple[Calibration, ...], dict[str, Any]]:
+    """Learn every level from likelihoods under counts without the sample itself."""
+    m = dosage.shape[1]
+    n_levels = 1 + int(np.log(m / MIN_SITES) / np.log(LEVEL_RATIO))
+    shares = [float(LEVEL_RATIO) ** -i for i in reversed(range(n_levels))]
+    label = number[rows]
+    fold = np.empty(len(rows), dtype=int)
+    for j in np.unique(label):
+        own = np.flatnonzero(label == j)
+        fold[own] = rng.permutation(len(own)) % N_FOLDS
+    likelihood = np.empty((n_levels, len(rows), len(counts.population)))
+    n_sites = np.empty((n_levels, len(rows)))
+    for j in np.unique(label):
+        own = np.flatnonzero(label == j)
+        # Single precision will do for what is averaged over all samples, in half the time.
+        table = counts.log_predictive(j).astype(np.float32)
+        part = dosage[rows[own]]
+        drawn = rng.random(part.shape, dtype=np.float32)
+        for i, share in enumerate(shares):
+            seen = np.where(drawn < share, part, MISSING)
+            n_sites[i, own] = np.maximum((seen != MISSING).sum(axis=1), 1)
+            likelihood[i, own] = log_likelihood(seen, table)
+    levels, card = [], []
+    for found, size in zip(likelihood, n_sites, strict=True):
+        level = Calibration.learn(found, size, label, fold)
+        levels.append(level)
+        p = np.exp(level.log_probability(found, size))
+        shown = {"sites": round(level.n_sites), **_scores(p, label, "population")}
+        if groups:
+            of_group = _grouped(p, counts.group, len(groups))
+            shown |= _scores(of_group, counts.group[label], "superpopulation")
+        card.append(shown)
+    return tuple(levels), {"cross-validated": card, "samples": len(rows)}
+
+
+def _scores(p: np.ndarray, label: np.ndarray, level: str) -> dict[str, float]:
+    correct = p.argmax(axis=1) == label
+    return {
+        f"{level} accuracy": float(correct.mean()),
+        f"{level} calibration error": expected_calibration_error(p.max(axis=1), correct),
+    }
+
+
+def _grouped(p: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    out = np.zeros((len(p), n_groups))
+    for j in range(n_groups):
+        out[:, j] = p[:, group == j].sum(axis=1)
+    return out

@@ -1,0 +1,136 @@
+"""Models by name, their cards, and the calls and maps of samples that are placed with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from cli_helpers import QUICK, run_cli, strict_json
+from conftest import POPULATIONS, Cut
+from helpers import write_vcf
+
+from ancestry_ddvi import load_model, read_genotypes
+from ancestry_ddvi.ancestry import NO_DATA, CallConfig
+from ancestry_ddvi.errors import ModelFileError
+from ancestry_ddvi.genotypes import MISSING
+from ancestry_ddvi.pipeline import embed_file
+from ancestry_ddvi.reference_models import MODELS, card, card_text, find_model, shipped
+
+
+@pytest.fixture
+def new(cut: Cut, tmp_path: Path) -> Path:
+    """The ten samples under names of their own, the last without a call."""
+    genotypes = read_genotypes(cut.few)
+    dosage = genotypes.dosage.copy()
+    dosage[9] = MISSING
+    ids = [f"new{i}" for i in range(10)]
+    return write_vcf(tmp_path / "new.vcf", dosage, ids, genotypes.variants)
+
+
+def test_a_model_is_found_by_name_or_folder(quick_results: Path) -> None:
+    assert find_model(quick_results) == quick_results
+    for name in shipped():
+        assert find_model(name) == MODELS / name
+    with pytest.raises(ModelFileError, match="no such folder, and no model of the package"):
+        find_model("atlantis")
+
+
+def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(quick_results: Path) -> None:
+    about = card(quick_results)
+    assert about["trained on"]["samples"] == 150
+    assert set(about["ancestry calls"]["populations"]) == set(POPULATIONS)
+    figures = about["ancestry calls"]["cross-validated"]
+    sites = [row["sites"] for row in figures]
+    assert sites == sorted(sites)
+    # FIN and TSI, CHB, GIH, PEL and YRI: what 2,500 variants tell apart.
+    assert figures[-1]["superpopulation accuracy"] > 0.95
+    assert figures[-1]["population accuracy"] > 0.8
+    assert any("Not for deciding about people" in limit for limit in about["limits"])
+    assert json.loads(json.dumps(about)) == about
+    text = card_text(about)
+    assert "TSI 25" in text
+    assert "\n      " in text  # a table of figures
+
+
+def test_new_samples_are_called_and_drawn_on_the_reference(
+    cut: Cut, new: Path, quick_results: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    embed_file(new, out_dir=out, model_path=quick_results, config=QUICK, save_draws=True)
+    frame = pd.read_csv(out / "ancestry.csv", dtype={"sample_id": str})
+    assert frame["sample_id"].tolist() == [f"new{i}" for i in range(10)]
+    true = [cut.population[name] for name in cut.sample_id[:9]]
+    called = frame[[f"p_{name}" for name in sorted(set(true) | set(POPULATIONS))]][:9]
+    assert (called.columns.str[2:].to_numpy()[called.to_numpy().argmax(axis=1)] == true).all()
+    assert frame.iloc[9][["population", "superpopulation"]].tolist() == [NO_DATA] * 2
+    assert frame.iloc[9].filter(like="p_").isna().all()
+    n_sites = len(pd.read_csv(quick_results / "model" / "sites.tsv", sep="\t"))
+    assert frame["n_sites"].tolist() == [n_sites] * 9 + [0]
+    described = strict_json(out / "run.json")
+    matched = described["ancestry calls"]["sites, by what the file has"]
+    assert matched["matched as they are"] == n_sites
+    assert {"ancestry.csv", "draws.npz", "model/sites.tsv"} <= set(described["files"])
+    with np.load(out / "draws.npz") as file:
+        assert file["draws"].shape == (QUICK.n_draws, 10, 2)
+        assert file["sample_id"].tolist() == frame["sample_id"].tolist()
+        table = pd.read_csv(out / "embedding.csv")
+        np.testing.assert_allclose(file["draws"].mean(axis=0)[:, 0], table["z1"], atol=1e-4)
+    picture = matplotlib.image.imread(out / "map.png")
+    # Dots of new samples are black, and the reference is not.
+    dark = (picture[..., :3] < 0.2).all(axis=-1).sum()
+    assert dark > 500
+    assert len(np.unique(picture[::3, ::3, :3].reshape(-1, 3).round(1), axis=0)) > 40
+
+
+def test_held_out_calls_are_scored(
+    cut: Cut, new: Path, quick_results: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.tsv"
+    rows = [f"new{i}\t{cut.population[cut.sample_id[i]]}" for i in range(9)]
+    labels.write_text("sample\tpop\n" + "\n".join(rows) + "\n")
+    out = tmp_path / "out"
+    calling = CallConfig(threshold=0.5)
+    embed_file(
+        new,
+        out_dir=out,
+        model_path=quick_results,
+        config=QUICK,
+        labels_path=labels,
+        population_column="pop",
+        calling=calling,
+    )
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["calls_population"]["accuracy"] == 1
+    assert metrics["calls_population"]["n_samples"] == 9
+    assert strict_json(out / "run.json")["ancestry calls"]["threshold"] == 0.5
+
+
+def test_a_model_that_was_given_no_labels_calls_nothing(cut: Cut, tmp_path: Path) -> None:
+    embed_file(cut.vcf, out_dir=tmp_path / "ref", config=QUICK)
+    assert load_model(tmp_path / "ref").caller is None
+    embed_file(cut.few, out_dir=tmp_path / "out", model_path=tmp_path / "ref", config=QUICK)
+    assert not (tmp_path / "out" / "ancestry.csv").exists()
+    assert "ancestry calls" not in card(tmp_path / "ref")
+
+
+def test_the_command_lists_and_shows_models(quick_results: Path, tmp_path: Path) -> None:
+    listed = run_cli("models", cwd=tmp_path)
+    assert listed.returncode == 0
+    for name in shipped():
+        assert f"{name}  " in listed.stdout
+    shown = run_cli("models", "show", quick_results, cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "samples: 150" in shown.stdout
+    as_json = run_cli("models", "show", quick_results, "--json", cwd=tmp_path)
+    assert json.loads(as_json.stdout)["trained on"]["samples"] == 150
+    for words in (["models", "show", "atlantis"], ["embed", "a.vcf", "--model", "atlantis"]):
+        refused = run_cli(*words, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "no model of the package" in refused.stderr
+    refused = run_cli("embed", "a.vcf", "--call-threshold", "1.5", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--call-threshold" in refused.stderr
