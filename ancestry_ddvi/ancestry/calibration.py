@@ -66,12 +66,18 @@ class Calibration:
 
     @classmethod
     def learn(
-        cls, likelihood: np.ndarray, n_sites: np.ndarray, label: np.ndarray, fold: np.ndarray
+        cls,
+        likelihood: np.ndarray,
+        n_sites: np.ndarray,
+        label: np.ndarray,
+        fold: np.ndarray,
+        start: Calibration | None = None,
     ) -> Calibration:
         """From (n, L) log-likelihoods over about as many sites (n,), the true populations (n,), and
-        folds (n,) for the distances to populations."""
+        folds (n,) for the distances to populations; sooner from a `start` of more or fewer sites.
+        """
         u = _differences(likelihood) / n_sites[:, None]
-        weight, bias, slope, tail = _fit_link(u, label)
+        weight, bias, slope, tail = _fit_link(u, label, start)
         distance = np.empty(len(u))
         for k in np.unique(fold):
             new = fold == k
@@ -155,7 +161,9 @@ def _link(u: Tensor, weight: Tensor, bias: Tensor, slope: Tensor, tail: Tensor) 
     return score.log_softmax(dim=1)
 
 
-def _fit_link(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+def _fit_link(
+    u: np.ndarray, label: np.ndarray, start: Calibration | None
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     """W, b, a and nu of least penalised log loss."""
     n_classes = u.shape[1]
     x, y = torch.as_tensor(u), torch.as_tensor(label)
@@ -164,12 +172,16 @@ def _fit_link(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     top = np.sort(u, axis=1)
     unit = float(np.median(top[:, -1] - top[:, -2])) + 1e-12
     x = x / unit
-    log_slope = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
-    log_tail = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    off = torch.zeros((n_classes, n_classes), dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
+    first = (0.0, 1.0, np.zeros((n_classes, n_classes)), np.zeros(n_classes))
+    if start is not None:
+        first = (0.0, float(np.log(start.tail)), start.weight - np.eye(n_classes), start.bias)
+    parameters = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in first]
+    log_slope, log_tail, off, bias = parameters
     optimiser = torch.optim.LBFGS(
-        [log_slope, log_tail, off, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=MAX_ITERATIONS,
+        tolerance_change=1e-6,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
@@ -186,7 +198,7 @@ def _fit_link(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     with torch.no_grad():
         return (
             (identity + off).numpy(),
-            bias.numpy().copy(),
+            bias.numpy(),
             float(log_slope.exp()) / unit,
             float(log_tail.exp()),
         )

@@ -337,12 +337,14 @@ def _calibrate(
         part = dosage[rows[own]]
         drawn = rng.random(part.shape, dtype=np.float32)
         for i, share in enumerate(shares):
+            # Sites of each sample's own: shared ones would make populations differ by their luck.
             seen = np.where(drawn < share, part, MISSING)
             n_sites[i, own] = np.maximum((seen != MISSING).sum(axis=1), 1)
             likelihood[i, own] = log_likelihood(seen, table)
-    levels, card = [], []
+    levels: list[Calibration] = []
+    card = []
     for found, size in zip(likelihood, n_sites, strict=True):
-        level = Calibration.learn(found, size, label, fold)
+        level = Calibration.learn(found, size, label, fold, levels[-1] if levels else None)
         levels.append(level)
         p = np.exp(level.log_probability(found, size))
         shown = {"sites": round(level.n_sites), **_scores(p, label, "population")}
