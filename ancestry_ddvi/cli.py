@@ -69,7 +69,6 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
   ancestry-ddvi embed genotypes.vcf.gz --labels some.tsv --supervise pop --holdout 0.2
-  ancestry-ddvi embed new_samples.vcf.gz --model 1kg
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
   ancestry-ddvi embed chr*.vcf.gz --exclude-region long-range-ld-GRCh37
   zcat genotypes.vcf.gz | ancestry-ddvi embed - --out results
@@ -313,8 +312,8 @@ def cli() -> None:
     "--model",
     type=click.Path(path_type=Path),
     metavar="NAME|DIR",
-    help="Place the samples on the map of this trained model instead of learning a new one: 1kg, "
-    "which comes with the program, or a folder that an earlier run wrote. A model of labelled "
+    help="Place the samples on the map of this trained model instead of learning a new one: a folder "
+    "that an earlier run wrote, or a name that `ancestry-ddvi models` lists. A model of labelled "
     "samples calls ancestry too.",
 )
 @click.option(
@@ -470,6 +469,8 @@ def models(context: click.Context) -> None:
         return
     from ancestry_ddvi.reference_models import card, shipped
 
+    if not shipped():
+        _print("no model comes with this version; embed --labels TSV makes one that calls ancestry")
     for name in shipped():
         about = card(name)
         trained = about["trained on"]
@@ -478,7 +479,7 @@ def models(context: click.Context) -> None:
             f"{name}  {trained['samples']:,} samples, {trained['variants']:,} variants, "
             f"{called} populations  ({trained['file']})"
         )
-    _print("ancestry-ddvi models show NAME says more; embed --model NAME uses one")
+    _print("ancestry-ddvi models show NAME|DIR says more; embed --model NAME|DIR uses one")
 
 
 @models.command()

@@ -31,6 +31,7 @@ from helpers import make_variants, vcf_header, write_vcf
 from simulate import balding_nichols
 
 from ancestry_ddvi import __version__
+from ancestry_ddvi.ancestry import CallConfig
 from ancestry_ddvi.cli import RANGES, _catch_signals, compare, default_out, embed, main
 from ancestry_ddvi.comparison import METHODS, CompareConfig
 from ancestry_ddvi.loaders import ReadOptions
@@ -133,6 +134,8 @@ def test_defaults_are_those_of_the_library() -> None:
             "posterior_steps": config.training.posterior_steps,
             "draws": config.n_draws,
             "threads": 1,
+            "call_threshold": CallConfig().threshold,
+            "min_typicality": CallConfig().min_typicality,
         }
     )
     reading = ReadOptions()
@@ -661,7 +664,7 @@ def test_more_latents_than_the_samples_span(
 
 def test_an_unknown_model(ancestry_ddvi_command: Command, cut: Cut) -> None:
     outcome = ancestry_ddvi_command("embed", cut.few, "--model", "../nowhere")
-    check_refusal(outcome, "nowhere", "no model here", "give the model/ folder")
+    check_refusal(outcome, "nowhere", "no such folder", "give the model/ folder")
     assert os.listdir() == []
 
 
