@@ -312,9 +312,9 @@ def cli() -> None:
     "--model",
     type=click.Path(path_type=Path),
     metavar="NAME|DIR",
-    help="Place the samples on the map of this trained model instead of learning a new one: a folder "
-    "that an earlier run wrote, or a name that `ancestry-ddvi models` lists. A model of labelled "
-    "samples calls ancestry too.",
+    help="Place the samples on the map of this trained model instead of learning a new one: a "
+    "folder that an earlier run wrote, or a name that `ancestry-ddvi models` lists. A model of "
+    "labelled samples calls ancestry too.",
 )
 @click.option(
     "--call-threshold",
