@@ -58,7 +58,7 @@ class NoiseSchedule(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(n_steps, Integral) or n_steps < 1:
-            raise OptionError(f"the diffusion needs at least 1 step, and whole ones, not {n_steps}")
+            raise OptionError(f"the diffusion needs at least 1 step, not {n_steps}")
         first = log_snr_first if n_steps > 1 else log_snr_last
         log_snr = torch.linspace(first, log_snr_last, n_steps, dtype=torch.float64)
         # abar_0 = 1 in front, so that index t means step t and 0 is the latent itself.
