@@ -545,7 +545,7 @@ def embed_file(
                     keep_draws=save_draws or genotypes.n_samples <= MAX_REGIONS,
                 )
             known, history = model.was_trained_on(genotypes.sample_id), None
-            calls = None if model.caller is None else model.caller.call(genotypes)
+            calls = None if model.caller is None else model.caller.call(genotypes, known)
             relatives = None
             held_out = ~known
             # A few that the model knows must not stand for a file of new samples.

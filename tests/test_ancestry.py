@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import betabinom
 from simulate import balding_nichols
 
-from ancestry_ddvi.ancestry import NO_DATA, OUTSIDE, UNCERTAIN, AncestryCaller, CallConfig
+from ancestry_ddvi.ancestry import KNOWN, NO_DATA, OUTSIDE, UNCERTAIN, AncestryCaller, CallConfig
 from ancestry_ddvi.ancestry.assignment import PopulationCounts, group_numbers, log_likelihood
 from ancestry_ddvi.ancestry.calibration import between
 from ancestry_ddvi.ancestry.calls import MIN_SITES
@@ -159,6 +159,18 @@ def test_few_sites_make_calls_uncertain_and_hardly_any_make_none() -> None:
     assert (none["population"] == NO_DATA).all()
     assert none.filter(like="p_").isna().all(axis=None)
     assert none["typicality"].isna().all()
+
+
+def test_nothing_is_said_of_samples_that_are_counted() -> None:
+    """By their own alleles they would look like themselves, and unlike anybody else."""
+    _, population, held_out = world()
+    some = of(population != "P4")
+    known = ~held_out[population != "P4"]
+    frame = caller().call(some, known).frame()
+    assert (frame["population"][known] == KNOWN).all()
+    assert frame[known].filter(like="p_").isna().all(axis=None)
+    assert frame["typicality"][known].isna().all()
+    assert not frame["population"][~known].isin([KNOWN, NO_DATA]).any()
 
 
 def test_thresholds_decide() -> None:

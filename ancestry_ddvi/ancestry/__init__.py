@@ -1,6 +1,7 @@
 """Which population of a labelled reference a sample is like, how surely, and whether like any."""
 
 from ancestry_ddvi.ancestry.calls import (
+    KNOWN,
     NO_DATA,
     OUTSIDE,
     UNCERTAIN,
@@ -9,4 +10,12 @@ from ancestry_ddvi.ancestry.calls import (
     CallConfig,
 )
 
-__all__ = ["NO_DATA", "OUTSIDE", "UNCERTAIN", "AncestryCaller", "AncestryCalls", "CallConfig"]
+__all__ = [
+    "KNOWN",
+    "NO_DATA",
+    "OUTSIDE",
+    "UNCERTAIN",
+    "AncestryCaller",
+    "AncestryCalls",
+    "CallConfig",
+]

@@ -21,6 +21,7 @@ from ancestry_ddvi.preprocessing.alignment import Matched, match
 from ancestry_ddvi.reporting.scores import expected_calibration_error
 
 UNCERTAIN, OUTSIDE, NO_DATA = "uncertain", "outside reference", "no data"
+KNOWN = "in the reference"
 """What stands in the place of a call."""
 
 MIN_SAMPLES_EACH = 10
@@ -82,6 +83,9 @@ class AncestryCalls:
         groups the latter has no column.
     matched
         What the file had of the sites.
+    known
+        (n,) bool: samples that are counted in the reference, of which nothing is said: they are
+        like themselves.
     """
 
     sample_id: np.ndarray
@@ -90,6 +94,7 @@ class AncestryCalls:
     population: pd.DataFrame
     group: pd.DataFrame
     matched: Matched
+    known: np.ndarray
 
     def frame(self, config: CallConfig | None = None) -> pd.DataFrame:
         """One row a sample: sites, typicality, the call of each level with its probability, and
@@ -116,6 +121,7 @@ class AncestryCalls:
         call[known & (most < config.threshold)] = UNCERTAIN
         call[known & (self.typicality < config.min_typicality)] = OUTSIDE
         call[~known] = NO_DATA
+        call[self.known] = KNOWN
         return call, most
 
 
@@ -196,8 +202,17 @@ class AncestryCaller:
         variants = genotypes.variants[list(VARIANT_COLUMNS)].reset_index(drop=True)
         return cls(variants, counts, groups, levels, card)
 
-    def call(self, genotypes: GenotypeMatrix) -> AncestryCalls:
-        """Probabilities and typicality of every sample; sites are matched by `alignment`."""
+    def call(self, genotypes: GenotypeMatrix, known: np.ndarray | None = None) -> AncestryCalls:
+        """Probabilities and typicality of every sample; sites are matched by `alignment`.
+
+        Parameters
+        ----------
+        genotypes
+            All samples.
+        known
+            (n_samples,) bool: samples that are counted in the reference; none if left out.
+        """
+        known = np.zeros(genotypes.n_samples, dtype=bool) if known is None else known
         column, turned, matched = match(genotypes.variants, self.variants)
         there = np.flatnonzero(column >= 0)
         # The other allele counted: what is likely of 0 copies is likely of 2.
@@ -208,7 +223,7 @@ class AncestryCaller:
         n_sites = (dosage != MISSING).sum(axis=1)
         likelihood = log_likelihood(dosage, table)
         n, names = genotypes.n_samples, self.counts.population
-        enough = n_sites >= MIN_SITES
+        enough = (n_sites >= MIN_SITES) & ~known
         p, typicality = np.full((n, len(names)), np.nan), np.full(n, np.nan)
         if enough.any():
             log_p, typicality[enough] = between(self.levels, likelihood[enough], n_sites[enough])
@@ -222,6 +237,7 @@ class AncestryCaller:
                 _grouped(p, self.counts.group, len(self.groups)), columns=list(self.groups)
             ),
             matched,
+            known,
         )
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
