@@ -59,7 +59,7 @@ def _mean(seeds: dict[str, float | None]) -> str:
     values = list(seeds.values())
     if not values:
         return ""
-    return "diverged" if None in values else f"{np.mean([v for v in values if v]):.2f}"
+    return "diverged" if None in values else f"{np.mean(values):.2f}"
 
 
 @click.command(help=__doc__)

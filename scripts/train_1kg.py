@@ -1,4 +1,4 @@
-"""Train the reference model that the package ships, `--model 1kg`.
+"""Train the reference model `1kg` and put it into the package.
 
 All 2,504 bundled samples, default settings, seed 0, one thread; close relatives are placed and not
 learnt from. The same data, code and library versions give the same file.

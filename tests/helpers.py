@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pysam
+import pytest
 
+from ancestry_ddvi.ddvi import training
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS
 
 GENOTYPE_TEXT = {0: "0/0", 1: "0/1", 2: "1/1", -1: "./."}
@@ -19,6 +23,17 @@ VCF_META = (
     '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
     '##FORMAT=<ID=DP,Number=1,Type=Integer,Description="Depth">\n'
 )
+
+
+def spoil_map_phase(monkeypatch: pytest.MonkeyPatch, term: str, at: int) -> None:
+    """Make this term of the map phase not a number at one step."""
+    whole = training._map_terms
+
+    def spoilt(model: Any, data: Any, config: Any, step: int) -> dict[str, Any]:
+        terms = whole(model, data, config, step)
+        return terms | {term: terms[term] * (math.nan if step == at else 1)}
+
+    monkeypatch.setattr(training, "_map_terms", spoilt)
 
 
 def vcf_header(sample_id: Sequence[str] | np.ndarray) -> str:

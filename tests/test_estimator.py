@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import spoil_map_phase
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -15,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
-from ancestry_ddvi.ddvi import training
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.priors import SquarePrior
 from ancestry_ddvi.errors import OptionError, TrainingDivergedError
@@ -186,13 +186,7 @@ def test_a_prior_of_ones_own_has_its_own_number_of_clusters(x: np.ndarray) -> No
 def test_a_diverged_fit_hands_over_its_last_good_model(
     x: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = training._map_terms
-
-    def breaks(model: Any, data: Any, config: Any, step: int) -> dict[str, Any]:
-        terms = whole(model, data, config, step)
-        return terms | {"prior_kl": terms["prior_kl"] * (np.nan if step == 9 else 1)}
-
-    monkeypatch.setattr(training, "_map_terms", breaks)
+    spoil_map_phase(monkeypatch, "prior_kl", 9)
     with pytest.raises(TrainingDivergedError, match="step 9, epoch ") as error:
         DDVI(**QUICK).fit(x)
     assert isinstance(error.value.last_good, AncestryModel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from dataclasses import asdict, replace
@@ -18,10 +17,9 @@ import pytest
 from bed_reader import to_bed
 from cli_helpers import QUICK, strict_json, tree
 from conftest import Cut
-from helpers import write_vcf
+from helpers import spoil_map_phase, write_vcf
 
 from ancestry_ddvi import fit_embedding, load_model, read_genotypes
-from ancestry_ddvi.ddvi import training
 from ancestry_ddvi.ddvi.model import ModelConfig
 from ancestry_ddvi.errors import OptionError, OutputError, TrainingDivergedError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
@@ -561,13 +559,7 @@ def test_a_failure_while_writing_leaves_the_old_results(
 def test_a_diverged_training_leaves_its_last_good_model_beside_the_folder(
     cut: Cut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = training._map_terms
-
-    def breaks(model: Any, data: Any, config: Any, step: int) -> dict[str, Any]:
-        terms = whole(model, data, config, step)
-        return terms | {"reconstruction": terms["reconstruction"] * (math.nan if step == 8 else 1)}
-
-    monkeypatch.setattr(training, "_map_terms", breaks)
+    spoil_map_phase(monkeypatch, "reconstruction", 8)
     for _ in range(2):  # the second time in the place of what the first left
         with pytest.raises(TrainingDivergedError) as error:
             run(cut, tmp_path)

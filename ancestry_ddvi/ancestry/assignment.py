@@ -109,22 +109,27 @@ class PopulationCounts:
         """
         k_within, k_between = ((1 - f) / f for f in (self.fst_within, self.fst_between))
         of_all = (self.n_alt.sum(0) + 0.5) / (self.n_called.sum(0) + 1)
-        out = np.empty((len(self.population), 3, self.n_alt.shape[1]))
+        of_group = [
+            (self.n_alt[peers].sum(0), self.n_called[peers].sum(0))
+            for peers in (self.group == group for group in range(self.group.max() + 1))
+        ]
+        shape = (3, self.n_alt.shape[1])
+        out = np.empty((len(self.population), *shape))
         for j, group in enumerate(self.group):
-            peers = self.group == group
             near = counted is not None and self.group[counted] == group
-            for g in range(3):
-                gone = (g, 2) if near else (0, 0)
-                mean = self.n_alt[peers].sum(0) - gone[0] + k_between * of_all
-                mean = mean / (self.n_called[peers].sum(0) - gone[1] + k_between)
-                gone = gone if j == counted else (0, 0)
-                n_alt = self.n_alt[j] - gone[0]
-                a = n_alt + k_within * mean
-                b = self.n_called[j] - gone[1] - n_alt + k_within * (1 - mean)
-                # An entry of a genotype that no sample has, there or elsewhere, is never read.
-                a, b = np.maximum(a, 1e-9), np.maximum(b, 1e-9)
-                ways = (b * (b + 1), 2 * a * b, a * (a + 1))[g]
-                out[j, g] = np.log(ways / ((a + b) * (a + b + 1)))
+            gone_alt, gone = (np.arange(3)[:, None], 2) if near else (0, 0)
+            n_alt, n_called = of_group[group]
+            mean = n_alt - gone_alt + k_between * of_all
+            mean = mean / (n_called - gone + k_between)
+            if j != counted:
+                gone_alt, gone = 0, 0
+            n_alt = self.n_alt[j] - gone_alt
+            a = n_alt + k_within * mean
+            b = self.n_called[j] - gone - n_alt + k_within * (1 - mean)
+            # An entry of a genotype that no sample has, there or elsewhere, is never read.
+            a, b = (np.broadcast_to(np.maximum(x, 1e-9), shape) for x in (a, b))
+            ways = np.stack([b[0] * (b[0] + 1), 2 * a[1] * b[1], a[2] * (a[2] + 1)])
+            out[j] = np.log(ways / ((a + b) * (a + b + 1)))
         return out
 
 
