@@ -22,7 +22,8 @@ _RUN = {*_MODEL, "ancestry", "loaders", "reporting", "console", "outputs", "chec
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "genotypes": {"errors"},
-    "embedding": {"errors"},
+    "credible": set(),
+    "embedding": {"errors", "credible"},
     "console": {"genotypes"},
     "conversion": {*_DATA, "console", "loaders", "reference_sites", "writers"},
     "outputs": {"errors"},
