@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimator": {"errors", "ddvi"},
     "reference_models": {"errors", "checkpoint"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
-    "pipeline": {*_RUN, "provenance", "reference_sites"},
+    "pipeline": {*_RUN, "provenance", "reference_models", "reference_sites"},
     "reference_sites": {"genotypes"},
     "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
     "comparison": {*_RUN, "baselines", "provenance", "pipeline"},

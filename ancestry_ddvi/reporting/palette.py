@@ -7,6 +7,7 @@ printers and screens that lose the colours.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +117,21 @@ def label_groups(values: np.ndarray, families: np.ndarray | None = None) -> list
         ):
             groups.append(Group(name, family, colour, MARKERS[i % len(MARKERS)], values == name))
     return groups
+
+
+def call_groups(
+    values: np.ndarray, families: np.ndarray | None, called: Collection[str]
+) -> list[Group]:
+    """Colour (n_samples,) ancestry calls like labels, and what stands in the place of a call, which
+    is not among the names `called`, in greys."""
+    words = [str(word) for word in np.unique(values) if word and word not in called]
+    groups = label_groups(np.where(np.isin(values, words), "", values), families)
+    steps = np.linspace(0.2, 0.7, max(len(words), 2))
+    greys = [
+        Group(word, "", _oklch(float(step), 0.0, 0.0), MARKERS[6 - i % 7], values == word)
+        for i, (word, step) in enumerate(zip(words, steps, strict=False))
+    ]
+    return [group for group in groups if group.name != UNLABELLED or (values == "").any()] + greys
 
 
 def cluster_groups(clusters: np.ndarray) -> list[Group]:
