@@ -26,7 +26,7 @@ from ancestry_ddvi.reporting.palette import (
     label_groups,
 )
 
-CALL_LEVELS = ("population", "superpopulation")
+CALL_LEVELS = ("superpopulation", "population")
 
 # matplotlib marker -> plotly symbol
 _SYMBOLS = {
