@@ -156,6 +156,7 @@ def map_data(
         "z": _rounded(table.z.T),
         "sd": _rounded(table.z_sd.T),
         "probability": _rounded(table.frame["cluster_probability"].to_numpy(float)),
+        "modes": [None if pd.isna(n) else int(n) for n in table.frame["n_modes"]],
         "calls": _calls(ancestry),
         "reference": None
         if reference is None

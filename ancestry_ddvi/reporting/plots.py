@@ -128,9 +128,10 @@ def _draw_on_reference(
         groups = label_groups(reference.superpopulation)
     _draw_points(behind, groups, ax, alpha=0.3)
     few = len(z) <= MAX_REGIONS
-    if few and table.draws is not None:
+    draws = table.draws if few else None
+    if draws is not None:
         for i in range(len(z)):
-            _draw_region(table.draws[:, i, axes].astype(float), ax)
+            _draw_region(draws[:, i, axes].astype(float), ax)
     ax.scatter(
         z[:, 0],
         z[:, 1],
@@ -147,7 +148,7 @@ def _draw_on_reference(
     taken = _name_samples(table.sample_id, z, ax) if named else np.empty((0, 4))
     _name_centroids(behind, groups, ax, taken)
     if legend:
-        _draw_legend(groups, ax, n_new=len(z))
+        _draw_legend(groups, ax, n_new=len(z), regions=draws is not None)
     return ax
 
 
@@ -453,7 +454,9 @@ def _n_inside(cloud: np.ndarray, box: np.ndarray) -> int:
     return int(((cloud > box[:2]) & (cloud < box[2:])).all(axis=1).sum())
 
 
-def _draw_legend(groups: Sequence[Group], ax: Axes, *, n_new: int = 0) -> None:
+def _draw_legend(
+    groups: Sequence[Group], ax: Axes, *, n_new: int = 0, regions: bool = False
+) -> None:
     from matplotlib.lines import Line2D
 
     def entry(label: str, colour: str = "none", marker: str = "") -> Any:
@@ -466,7 +469,10 @@ def _draw_legend(groups: Sequence[Group], ax: Axes, *, n_new: int = 0) -> None:
     headings: set[int] = set()
     family = ""
     if n_new:
-        handles += [entry(f"new samples ({n_new:,})", "black", "o"), entry("")]
+        handles.append(entry(f"new samples ({n_new:,})", "black", "o"))
+        if regions:
+            handles.append(Line2D([], [], color="black", linewidth=0.8, label="90 % regions"))
+        handles.append(entry(" "))
     for group in groups:
         if group.family and group.family != family:
             total = sum(other.n_samples for other in groups if other.family == group.family)
