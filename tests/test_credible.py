@@ -113,6 +113,14 @@ def test_it_says_nothing_where_it_cannot(z: np.ndarray) -> None:
     assert np.isnan(found.n_modes).all()
 
 
+def test_draws_far_from_all_others_do_not_fill_the_plane() -> None:
+    z = np.random.default_rng(0).standard_cauchy((N_DRAWS, 100, 2))
+    found = regions(z)
+    box = np.ptp(z, axis=0).prod(axis=1)
+    assert np.isfinite(found.area).all()
+    assert (found.area < 0.5 * box).all()
+
+
 def test_latents_that_say_the_same() -> None:
     z = np.repeat(draw(20, 1, apart=7), 2, axis=2)
     found = regions(z)
