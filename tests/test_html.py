@@ -153,6 +153,7 @@ CARD = {
         "populations": {"<b>P0</b>": 1030, "P1": 20},
     },
     "limits": ["{{ 7 * 7 }}", "not for <u>deciding</u>"],
+    "of others": [{"values": 1, "items": None}, "mixed", True, {}, []],
 }
 
 
