@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from ancestry_ddvi.credible import regions
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class EmbeddingTable:
     ----------
     frame
         `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, `class,
-        class_probability` if labels were learnt from, then any label columns.
+        class_probability` if labels were learnt from, `z1_low, z1_high.., region_area, n_modes`
+        (see `credible.Regions`; missing where it says nothing), then any label columns.
     n_latent
         D.
     pcs
@@ -73,7 +77,7 @@ class EmbeddingTable:
         """
         n_latent = draws.shape[-1]
         mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-        columns: dict[str, np.ndarray] = {"sample_id": sample_id}
+        columns: dict[str, Any] = {"sample_id": sample_id}
         columns |= {f"z{d + 1}": mean[:, d] for d in range(n_latent)}
         columns |= {f"z{d + 1}_sd": sd[:, d] for d in range(n_latent)}
         columns["cluster"] = cluster_probability.argmax(axis=1) + 1
@@ -81,6 +85,10 @@ class EmbeddingTable:
         if classes is not None:
             columns["class"] = classes.columns.to_numpy()[classes.to_numpy().argmax(axis=1)]
             columns["class_probability"] = classes.to_numpy().max(axis=1)
+        region = regions(draws)
+        for d in range(n_latent):
+            columns |= {f"z{d + 1}_low": region.low[:, d], f"z{d + 1}_high": region.high[:, d]}
+        columns |= {"region_area": region.area, "n_modes": pd.array(region.n_modes, dtype="Int64")}
         frame = pd.DataFrame(columns)
         pcs, elbo = np.asarray(pcs), np.asarray(elbo)
         return cls(frame, n_latent, pcs, elbo, classes, classes_on_map)
@@ -88,7 +96,7 @@ class EmbeddingTable:
     @property
     def n_own(self) -> int:
         """Columns of `frame` that come before any label columns."""
-        return 3 + 2 * self.n_latent + 2 * (self.classes is not None)
+        return 5 + 4 * self.n_latent + 2 * (self.classes is not None)
 
     @property
     def sample_id(self) -> np.ndarray:

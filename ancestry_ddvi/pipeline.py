@@ -56,6 +56,7 @@ from ancestry_ddvi.preprocessing.relatedness import (
     relation,
 )
 from ancestry_ddvi.provenance import describe_run, measured, summary_rows
+from ancestry_ddvi.reference_models import MODELS, card_of
 from ancestry_ddvi.reference_sites import unlike_build
 from ancestry_ddvi.reporting import (
     MAX_REGIONS,
@@ -65,7 +66,6 @@ from ancestry_ddvi.reporting import (
     evaluate,
     headline,
     unfit_id,
-    write_ancestry_csv,
     write_report,
 )
 from ancestry_ddvi.reporting.html import json_ready
@@ -613,12 +613,13 @@ def embed_file(
         run["relatives"] = _describe_relatives(genotypes.sample_id, relatives)
         with console.stage("write the results"):
             if calls is not None:
-                write_ancestry_csv(folder / "ancestry.csv", calls.frame(calling))
                 run["ancestry calls"] = _describe_calls(console, calls, calling)
             report = write_report(
                 table,
                 folder,
                 reference=None if fitted_model is None else fitted_model.places,
+                ancestry=None if calls is None else calls.frame(calling),
+                card=_card(model, model_path),
                 population=fine,
                 superpopulation=coarse,
                 metrics=metrics,
@@ -644,6 +645,13 @@ def embed_file(
     return RunSummary(
         tuple(summary_rows(run, table.frame)), tuple(headline(metrics)), out_dir, files
     )
+
+
+def _card(model: EmbeddingModel, path: Path | None) -> dict[str, Any] | None:
+    """What a model that was loaded, or that will call ancestry, says of itself."""
+    if path is None:
+        return None if model.caller is None else card_of(model, "of this run")
+    return card_of(model, path.name if path.parent == MODELS else str(path))
 
 
 def with_calls(

@@ -45,12 +45,14 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
     """See `card`."""
     provenance, caller = model.provenance, model.caller
     shape = model.model.config_dict()
+    source = provenance.get("input")
+    source = source if isinstance(source, dict) else {}  # of a model that others wrote
     about: dict[str, Any] = {
         "model": name,
         "written by": f"ancestry-ddvi {provenance.get('version', '')}",
         "trained on": {
-            "file": provenance.get("input", {}).get("path"),
-            "sha256": provenance.get("input", {}).get("sha256"),
+            "file": source.get("path"),
+            "sha256": source.get("sha256"),
             "samples": len(model.trained_on),
             "variants": len(model.extractor.variants),
             "seed": provenance.get("seed"),

@@ -22,7 +22,8 @@ _RUN = {*_MODEL, "ancestry", "loaders", "reporting", "console", "outputs", "chec
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "genotypes": {"errors"},
-    "embedding": {"errors"},
+    "credible": set(),
+    "embedding": {"errors", "credible"},
     "console": {"genotypes"},
     "conversion": {*_DATA, "console", "loaders", "reference_sites", "writers"},
     "outputs": {"errors"},
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimator": {"errors", "ddvi"},
     "reference_models": {"errors", "checkpoint"},
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
-    "pipeline": {*_RUN, "provenance", "reference_sites"},
+    "pipeline": {*_RUN, "provenance", "reference_models", "reference_sites"},
     "reference_sites": {"genotypes"},
     "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
     "comparison": {*_RUN, "baselines", "provenance", "pipeline"},

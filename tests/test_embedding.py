@@ -29,6 +29,12 @@ def test_known_numbers(table: EmbeddingTable) -> None:
             "z2_sd": [0.0, 3.0],
             "cluster": [2, 1],  # counted from 1
             "cluster_probability": [0.7, 0.5],
+            "z1_low": [1.1, 0.0],  # 5 % of the way from the least to the next
+            "z1_high": [2.9, 0.0],
+            "z2_low": [10.0, 0.3],
+            "z2_high": [10.0, 5.7],
+            "region_area": [np.nan, np.nan],  # three draws show no region
+            "n_modes": pd.array([None, None], dtype="Int64"),
         }
     )
     pd.testing.assert_frame_equal(table.frame, expected, check_dtype=False)

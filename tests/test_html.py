@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import re
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from reporting_helpers import HOSTILE_IDS, make_table
+from reporting_helpers import HOSTILE_IDS, make_calls, make_reference, make_table
 
+from ancestry_ddvi.embedding import ReferencePlaces
 from ancestry_ddvi.reporting import evaluate, write_report, write_report_html
-from ancestry_ddvi.reporting.html import json_ready
+from ancestry_ddvi.reporting.html import json_ready, map_data
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = {"version": "1.2.3", "parameters": {"seed": 7}, "filters": {"maf": 12}, "input": "<b>x</b>"}
@@ -143,16 +145,92 @@ def test_write_report_writes_the_contract(tmp_path: Path) -> None:
     assert again == {path.name: path.read_bytes() for path in report.files}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("n_latent", [1, 2])
-def test_a_browser_draws_it_without_an_error(tmp_path: Path, n_latent: int) -> None:
-    path = tmp_path / "report.html"
-    if n_latent == 2:
-        write_page(path)
-    else:
-        write_report_html(path, make_table(n_latent=1)[0], {}, {})
+CARD = {
+    "model": HOSTILE_IDS[0],
+    "trained on": {"samples": 2504, "file": "<i>there</i>", "labels": None},
+    "ancestry calls": {
+        "cross-validated": [{"sites": 1234, "accuracy": 0.98765}, {"sites": 9, "accuracy": 0.5}],
+        "populations": {"<b>P0</b>": 1030, "P1": 20},
+    },
+    "limits": ["{{ 7 * 7 }}", "not for <u>deciding</u>"],
+    "of others": [{"values": 1, "items": None}, "mixed", True, {}, []],
+}
+
+
+def test_a_name_has_one_colour_among_new_samples_and_the_reference() -> None:
+    reference, calls = make_reference(), make_calls()
+    table, population, superpopulation = make_table()
+    data = map_data(table, population, superpopulation, reference, calls)
+    assert list(data["colourings"]) == [
+        *["population", "superpopulation", "superpopulation call", "population call", "cluster"]
+    ]
+    expected = {
+        "population": (population, reference.population),
+        "superpopulation": (superpopulation, reference.superpopulation),
+        "population call": (calls["population"], reference.population),
+        "superpopulation call": (calls["superpopulation"], reference.superpopulation),
+    }
+    for name, (of_sample, of_reference) in expected.items():
+        colouring = data["colourings"][name]
+        names = [group["name"] for group in colouring["groups"]]
+        assert [names[g] for g in colouring["group_of_sample"]] == list(of_sample), name
+        behind = [names[g] for g in colouring["group_of_reference"]]
+        assert behind == [label or "no label" for label in of_reference], name
+    assert data["colourings"]["cluster"]["group_of_reference"] == []
+    fine = data["colourings"]["population call"]["groups"]
+    families = {group["name"]: group["family"] for group in fine}
+    assert families["P3"] == "Q1"
+    assert families["uncertain"] == families["outside reference"] == "no call"
+
+
+def test_calls_without_superpopulations_or_reference() -> None:
+    calls = make_calls().drop(columns=["superpopulation", "superpopulation_probability"])
+    table, _, _ = make_table()
+    data = map_data(table, None, None, None, calls.drop(columns=["p_Q0", "p_Q1"]))
+    assert list(data["colourings"]) == ["population call", "cluster"]
+    assert list(data["calls"]["levels"]) == ["population"]
+    assert data["reference"] is None
+    nobody = calls.assign(population="uncertain")
+    (group,) = map_data(table, None, None, None, nobody)["colourings"]["population call"]["groups"]
+    assert group["name"] == "uncertain"
+
+
+def test_the_card_is_a_section_that_reads_as_text(tmp_path: Path) -> None:
+    without = write_page(tmp_path / "a.html").split('<script id="points"')[0]
+    assert "<h2>The model</h2>" not in without
+    page = write_page(tmp_path / "b.html", card=CARD).split('<script id="points"')[0]
+    section = page.split("<h2>The model</h2>")[1].split("<h2>")[0]
+    for expected in (
+        "&lt;/script&gt;&lt;script&gt;alert(1)",
+        "&lt;i&gt;there&lt;/i&gt;",
+        "2,504",
+        "<th>sites</th><th>accuracy</th>",
+        "<td>1,234",
+        "0.988",
+        "&lt;b&gt;P0&lt;/b&gt; 1,030, P1 20",
+        "<li>{{ 7 * 7 }}",
+        "not for &lt;u&gt;deciding&lt;/u&gt;",
+    ):
+        assert expected in section, expected
+    assert "labels" not in section  # not known: not shown
+    assert not {"i", "b", "u", "script"} & set(Scripts(section).tags)
+
+
+def test_a_page_of_all_samples_on_all_samples_is_small(tmp_path: Path) -> None:
+    table, _, _ = make_table(26, 97, sample_id=[f"HG{i:05}" for i in range(2522)])
+    reference, path = make_reference(26, 96), tmp_path / "report.html"
+    write_report_html(
+        path, table, {}, RUN, reference=reference, ancestry=make_calls(26, 97), card=CARD
+    )
+    page = path.read_bytes()
+    assert len(page) < 8e6
+    assert b"2,496 faint ones behind are labelled samples" in page
+
+
+def browse(path: Path, profile: Path) -> str:
+    """The page as a browser leaves it, which had nothing to complain of."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
-    command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--disable-background-networking", f"--user-data-dir={profile}"]
     command += ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"]
     result = subprocess.run(
@@ -162,12 +240,69 @@ def test_a_browser_draws_it_without_an_error(tmp_path: Path, n_latent: int) -> N
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
     assert [line for line in console if "GL Driver Message" not in line] == []
     assert 'class="gl-container"' in result.stdout
-    buttons = re.findall(r'data-title="([^"]*)"', result.stdout)
+    return result.stdout
+
+
+def legend_of(page: str) -> list[str]:
+    return re.findall(r'class="legendtext"[^>]*data-unformatted="([^"]*)"', page)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("n_latent", [1, 2])
+def test_a_browser_draws_it_without_an_error(tmp_path: Path, n_latent: int) -> None:
+    path = tmp_path / "report.html"
+    if n_latent == 2:
+        write_page(path)
+    else:
+        write_report_html(path, make_table(n_latent=1)[0], {}, {})
+    page = browse(path, tmp_path / "profile")
+    buttons = re.findall(r'data-title="([^"]*)"', page)
     assert "Lasso Select" in buttons
     assert not any("hare" in title or "loud" in title for title in buttons)
-    legend = re.findall(r'class="legendtext"[^>]*data-unformatted="([^"]*)"', result.stdout)
+    legend = legend_of(page)
     if n_latent == 2:
         # in the attribute, the browser writes the library's own escapes once more
         assert any(name.startswith("&amp;lt;/script&amp;gt;") for name in legend), legend
     else:
         assert "cluster 1 (15)" in legend
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("n_latent", [1, 2])
+def test_a_browser_draws_new_samples_on_the_reference(tmp_path: Path, n_latent: int) -> None:
+    path = tmp_path / "report.html"
+    table, _, _ = make_table(n_latent=n_latent)
+    reference = make_reference(n_latent=n_latent)
+    hostile = reference.population.astype(object)
+    hostile[0] = HOSTILE_IDS[1]
+    places = ReferencePlaces(reference.z, hostile.astype(str), reference.superpopulation)
+    calls = make_calls().rename(columns={"p_P0": f"p_{HOSTILE_IDS[0]}"})
+    calls["population"] = calls["population"].replace("P0", HOSTILE_IDS[0])
+    write_report_html(path, table, {}, {}, reference=places, ancestry=calls, card=CARD)
+    # What the pointer would show, which no dump has.
+    script = """<script>
+    document.body.dataset.hover = JSON.stringify([hover[0], hover[2], hover[3]]);
+    document.body.dataset.traces = JSON.stringify(document.getElementById("map").data.map(
+      (t) => [t.name, t.showlegend !== false, t.marker.opacity, t.x.length, t.text[0] ?? null]));
+    </script></body>"""
+    path.write_text(path.read_text("utf-8").replace("</body>", script), "utf-8")
+    page = browse(path, tmp_path / "profile")
+    assert {"Q0 (27)", "Q1 (30)", "uncertain (1)", "outside reference (1)"} <= set(legend_of(page))
+
+    def read(name: str) -> Any:
+        found = re.search(rf'data-{name}="([^"]*)"', page.split("<body", 1)[1].split(">", 1)[0])
+        assert found is not None
+        return json.loads(html.unescape(found[1]))
+
+    uncertain, no_data, called = read("hover")
+    assert "called superpopulation: uncertain, best probability 0.750" in uncertain
+    assert "typicality: 0.250<br>sites: 1,234" in uncertain
+    assert "called population: no data<br>" in no_data
+    assert "typicality" not in no_data
+    assert "called population: &lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in called
+    behind = [trace for trace in read("traces") if not trace[1]]
+    assert sum(trace[3] for trace in behind) == len(places.z)
+    assert all(trace[2] < 0.5 for trace in behind)
+    # The population and nothing else; each family's first sample, and the one without a label.
+    shown = {trace[4] for trace in behind if trace[3]}
+    assert shown == {"&lt;img src=x onerror=alert(1)&gt;", "P2", "no label"}

@@ -45,12 +45,21 @@ def table_of(out: Path) -> pd.DataFrame:
 def latent_columns(n_latent: int) -> list[str]:
     axes = range(1, n_latent + 1)
     names = ["sample_id", *(f"z{d}" for d in axes), *(f"z{d}_sd" for d in axes)]
-    return [*names, "cluster", "cluster_probability"]
+    names += ["cluster", "cluster_probability"]
+    names += [f"z{d}_{end}" for d in axes for end in ("low", "high")]
+    return [*names, "region_area", "n_modes"]
 
 
 def check_numbers(frame: pd.DataFrame, n_latent: int = 2) -> None:
     """What holds for every embedding."""
-    numbers = frame[latent_columns(n_latent)[1:]].to_numpy(float)
+    numbers = frame[latent_columns(n_latent)[1:-2]].to_numpy(float)
+    regions = frame[["region_area", "n_modes"]]
+    if n_latent > 2:
+        assert (regions == "").all(axis=None)
+    else:
+        assert (regions["region_area"] > 0).all()
+        assert (regions["n_modes"] >= 1).all()
+        assert (frame["z1_low"] < frame["z1_high"]).all()
     assert np.isfinite(numbers).all()
     assert (frame[[f"z{d + 1}_sd" for d in range(n_latent)]] > 0).all(axis=None)
     assert frame["cluster_probability"].between(0, 1).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from reporting_helpers import HOSTILE_IDS, make_table
+from reporting_helpers import HOSTILE_IDS, make_reference, make_table
 
+from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.reporting import draw_map, save_map
 from ancestry_ddvi.reporting.palette import _FAMILIES, label_groups, map_groups, shades
 from ancestry_ddvi.reporting.plots import panel_pairs
@@ -183,6 +186,53 @@ def test_hostile_labels_are_drawn_as_text(tmp_path: Path) -> None:
     with Image.open(tmp_path / "1.png") as image:
         assert max(image.size) < 4000
     assert (tmp_path / "1.pdf").read_bytes().endswith(b"%%EOF\n")
+
+
+def new_on_reference(n: int) -> EmbeddingTable:
+    """New samples close together, with draws of two Gaussians."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(200, n, 2)) + 6 * (rng.random((200, n, 1)) < 0.3)
+    ids = np.array([f"new_{i:05}" for i in range(n)])
+    pcs, elbo = np.zeros((n, 1)), np.zeros(n)
+    table = EmbeddingTable.from_draws(draws, ids, np.ones((n, 1)), pcs, elbo)
+    return replace(table, draws=draws)
+
+
+def test_the_region_that_is_drawn_is_that_of_the_table() -> None:
+    table = new_on_reference(3)
+    ax = draw(table, reference=make_reference())
+    drawn = []
+    for contour in (c for c in ax.collections if isinstance(c, QuadContourSet)):
+        (path,) = contour.get_paths()
+        rings = [ring for ring in path.to_polygons() if len(ring) > 3]
+        # Shoelace; a hole runs the other way round.
+        drawn.append(
+            abs(sum(0.5 * np.sum(r[:-1, 0] * r[1:, 1] - r[1:, 0] * r[:-1, 1]) for r in rings))
+        )
+    np.testing.assert_allclose(drawn, table.frame["region_area"], rtol=0.08)
+
+
+@pytest.mark.parametrize("n", [2, 12, 13])
+def test_ids_of_few_new_samples_meet_no_other_name(n: int) -> None:
+    ax = draw(new_on_reference(n), reference=make_reference(6, 20))
+    ax.figure.canvas.draw()
+    renderer = ax.figure.canvas.get_renderer()
+    texts = [text for text in ax.texts if text.get_text()]
+    ids = [text for text in texts if text.get_text().startswith("new_")]
+    assert len(ids) == (n if n <= 12 else 0)
+    boxes = [(text, Text.get_window_extent(text, renderer)) for text in texts]
+    for i, (first, box) in enumerate(boxes):
+        for second, other in boxes[i + 1 :]:
+            assert not box.overlaps(other), (first.get_text(), second.get_text())
+
+
+def test_the_legend_tells_new_samples() -> None:
+    ax = draw(new_on_reference(5), reference=make_reference())
+    texts = legend_texts(ax)
+    assert texts[:2] == ["new samples (5)", "90 % regions"]
+    assert "P0 (10)" in texts
+    many = draw(new_on_reference(60), reference=make_reference())
+    assert legend_texts(many)[:2] == ["new samples (60)", " "]
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -18,7 +19,7 @@ from ancestry_ddvi.ancestry import NO_DATA, CallConfig
 from ancestry_ddvi.errors import ModelFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.pipeline import embed_file
-from ancestry_ddvi.reference_models import MODELS, card, card_text, find_model, shipped
+from ancestry_ddvi.reference_models import MODELS, card, card_of, card_text, find_model, shipped
 
 
 @pytest.fixture
@@ -79,6 +80,14 @@ def test_new_samples_are_called_and_drawn_on_the_reference(
         assert file["sample_id"].tolist() == frame["sample_id"].tolist()
         table = pd.read_csv(out / "embedding.csv")
         np.testing.assert_allclose(file["draws"].mean(axis=0)[:, 0], table["z1"], atol=1e-4)
+    page = (out / "report.html").read_text("utf-8")
+    assert "The 150 faint ones behind are labelled samples of the model" in page
+    assert f"<td>{quick_results}" in page.split("<h2>The model</h2>")[1].split("<h2>")[0]
+    assert "Not for deciding about people" in page
+    drawn = json.loads(page.split('<script id="points" type="application/json">')[1].split("</")[0])
+    assert drawn["calls"]["n_sites"] == frame["n_sites"].tolist()
+    assert not set(drawn["reference"]) - {"z", "population"}  # no ids
+    assert not [name for name in cut.sample_id if f'"{name}"' in page]
     picture = matplotlib.image.imread(out / "map.png")
     # Dots of new samples are black, and the reference is not.
     dark = (picture[..., :3] < 0.2).all(axis=-1).sum()
@@ -115,6 +124,17 @@ def test_a_model_that_was_given_no_labels_calls_nothing(cut: Cut, tmp_path: Path
     embed_file(cut.few, out_dir=tmp_path / "out", model_path=tmp_path / "ref", config=QUICK)
     assert not (tmp_path / "out" / "ancestry.csv").exists()
     assert "ancestry calls" not in card(tmp_path / "ref")
+
+
+def test_the_card_of_a_model_that_others_wrote(quick_results: Path) -> None:
+    about = card_of(replace(load_model(quick_results), provenance={"input": "x"}), "theirs")
+    assert about["trained on"]["file"] is None
+    assert about["trained on"]["samples"] == 150
+
+
+def test_a_run_shows_the_card_where_it_learnt_to_call(quick_results: Path) -> None:
+    page = (quick_results / "report.html").read_text("utf-8")
+    assert "of this run" in page.split("<h2>The model</h2>")[1].split("<h2>")[0]
 
 
 def test_the_command_lists_and_shows_models(quick_results: Path, tmp_path: Path) -> None:

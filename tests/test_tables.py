@@ -23,15 +23,20 @@ def test_golden_file(tmp_path: Path) -> None:
             "z1_sd": [0.5, 1e-9],
             "cluster": [2, 1],
             "cluster_probability": [1.0, 0.25],
+            "z1_low": [-0.5, -1234568.0],
+            "z1_high": [1.5, -1234566.0],
+            "region_area": [2.0, np.nan],
+            "n_modes": pd.array([2, None], dtype="Int64"),
             "site": [1234567.5, np.nan],
         }
     )
     path = tmp_path / "embedding.csv"
     write_embedding_csv(path, EmbeddingTable(frame, 1, np.zeros((2, 0)), np.zeros(2)))
     assert path.read_bytes() == (
-        b"sample_id,z1,z1_sd,cluster,cluster_probability,site\n"
-        b"A,0.333333,0.5,2,1,1234567.5\n"
-        b'"b,""c",-1.23457e+06,1e-09,1,0.25,\n'
+        b"sample_id,z1,z1_sd,cluster,cluster_probability,z1_low,z1_high,region_area,n_modes,"
+        b"site\n"
+        b"A,0.333333,0.5,2,1,-0.5,1.5,2,2,1234567.5\n"
+        b'"b,""c",-1.23457e+06,1e-09,1,0.25,-1.23457e+06,-1.23457e+06,,,\n'
     )
 
 
@@ -45,7 +50,8 @@ def test_columns_order_and_equal_bytes(tmp_path: Path) -> None:
     read = pd.read_csv(first)
     assert list(read.columns) == [
         *["sample_id", "z1", "z2", "z3", "z1_sd", "z2_sd", "z3_sd"],
-        *["cluster", "cluster_probability", "population"],
+        *["cluster", "cluster_probability", "z1_low", "z1_high", "z2_low", "z2_high"],
+        *["z3_low", "z3_high", "region_area", "n_modes", "population"],
     ]
     assert list(read["sample_id"]) == list(table.sample_id)
     assert np.allclose(read[["z1", "z2", "z3"]], table.z, rtol=1e-5)

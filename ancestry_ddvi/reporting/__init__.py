@@ -62,9 +62,11 @@ def write_report(
     warnings: Sequence[str] = (),
     covariates: bool = True,
     reference: ReferencePlaces | None = None,
+    ancestry: pd.DataFrame | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json, and
-    classes.csv if labels were learnt from.
+    """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json,
+    classes.csv if labels were learnt from, and ancestry.csv if there are calls.
 
     Parameters
     ----------
@@ -85,7 +87,11 @@ def write_report(
     covariates
         Whether to write covariates.tsv, which `unfit_id` may say is impossible.
     reference
-        Labelled samples of the model, drawn behind those of the table on png and pdf.
+        Labelled samples of the model, drawn behind those of the table.
+    ancestry
+        (n_samples, ...) calls (`ancestry.AncestryCalls.frame`).
+    card
+        What the model says of itself (`reference_models.card_of`), for the page.
 
     Raises
     ------
@@ -106,9 +112,15 @@ def write_report(
     if table.classes is not None:
         names.insert(1, "classes.csv")
         write_classes_csv(out_dir / "classes.csv", table)
+    if ancestry is not None:
+        names.insert(1, "ancestry.csv")
+        write_ancestry_csv(out_dir / "ancestry.csv", ancestry)
     labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
-    save_map(table, png, pdf, **labels, reference=reference)
-    write_report_html(page, table, metrics, run, **labels, warnings=warnings)
+    labels["reference"] = reference
+    save_map(table, png, pdf, **labels)
+    write_report_html(
+        page, table, metrics, run, **labels, warnings=warnings, ancestry=ancestry, card=card
+    )
     text = json.dumps(json_ready(metrics), indent=2, allow_nan=False, ensure_ascii=False)
     scores.write_text(text + "\n", encoding="utf-8")
     return Report(tuple(out_dir / name for name in names), tuple(left_out))

@@ -1,4 +1,5 @@
-"""One self-contained page: the map to explore, the metrics with their meaning, the provenance.
+"""One self-contained page: the map to explore, the metrics with their meaning, the provenance, and
+the card of the model.
 
 Sample ids and labels are hostile input. They reach the page through the template, which escapes,
 or as JSON in which no `<` survives; the page's script writes them as text, never as markup.
@@ -14,15 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.reporting.headline import headline
 from ancestry_ddvi.reporting.metrics import label_values
 from ancestry_ddvi.reporting.palette import (
     MAX_GROUPS,
     Group,
+    call_groups,
     cluster_groups,
     label_groups,
 )
+
+CALL_LEVELS = ("superpopulation", "population")
 
 # matplotlib marker -> plotly symbol
 _SYMBOLS = {
@@ -52,6 +56,9 @@ def write_report_html(
     superpopulation: pd.Series | None = None,
     warnings: Sequence[str] = (),
     title: str = "Map of genetic ancestry",
+    reference: ReferencePlaces | None = None,
+    ancestry: pd.DataFrame | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page; it needs no network and forbids itself any.
 
@@ -71,6 +78,13 @@ def write_report_html(
         Sentences shown above the map.
     title
         Of the page.
+    reference
+        Labelled samples of the model, drawn faintly behind those of the table.
+    ancestry
+        (n_samples, ...) calls, with the columns of ancestry.csv: colours to choose, and shown of
+        the sample under the pointer.
+    card
+        What the model says of itself, JSON-ready, of any depth.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -88,7 +102,9 @@ def write_report_html(
     page = environment.get_template("report.html.j2").render(
         title=title,
         n_samples=len(table.frame),
-        points=json_ready(map_data(table, population, superpopulation)),
+        n_reference=0 if reference is None else len(reference.z),
+        points=json_ready(map_data(table, population, superpopulation, reference, ancestry)),
+        card=None if card is None else json_ready(card),
         headline=headline(dict(metrics)),
         metrics=json_ready(metrics),
         run=json_ready(run),
@@ -100,15 +116,29 @@ def write_report_html(
 
 
 def map_data(
-    table: EmbeddingTable, population: pd.Series | None, superpopulation: pd.Series | None
+    table: EmbeddingTable,
+    population: pd.Series | None,
+    superpopulation: pd.Series | None,
+    reference: ReferencePlaces | None = None,
+    ancestry: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Gather what the page's script draws: ids, latents, and one colouring per column."""
-    broad = None if superpopulation is None else label_values(superpopulation, table)
+    """Gather what the page's script draws: ids, latents, and one colouring per column.
+
+    A colouring by labels or calls is one of the reference, too, so that a name has one colour.
+    """
+    fine, coarse = (
+        None if labels is None else label_values(labels, table)
+        for labels in (population, superpopulation)
+    )
+    behind = None if reference is None else (reference.population, reference.superpopulation)
     colourings: dict[str, list[Group]] = {}
-    if population is not None:
-        colourings["population"] = label_groups(label_values(population, table), broad)
-    if broad is not None:
-        colourings["superpopulation"] = label_groups(broad)
+    if fine is not None:
+        colourings["population"] = label_groups(*_with_reference(fine, coarse, behind))
+    if coarse is not None:
+        colourings["superpopulation"] = label_groups(
+            coarse if behind is None else np.concatenate([coarse, behind[1]])
+        )
+    colourings |= _call_colourings(ancestry, behind)
     colourings["cluster"] = cluster_groups(table.frame["cluster"].to_numpy())
     if table.classes is not None:
         colourings["class"] = label_groups(label_values(table.frame["class"], table), None)
@@ -126,6 +156,14 @@ def map_data(
         "z": _rounded(table.z.T),
         "sd": _rounded(table.z_sd.T),
         "probability": _rounded(table.frame["cluster_probability"].to_numpy(float)),
+        "modes": [None if pd.isna(n) else int(n) for n in table.frame["n_modes"]],
+        "calls": _calls(ancestry),
+        "reference": None
+        if reference is None
+        else {
+            "z": _rounded(reference.z.T.astype(float)),
+            "population": _numbered(reference.population),
+        },
         "colourings": {
             name: _colouring(groups, len(table.frame))
             for name, groups in colourings.items()
@@ -134,12 +172,69 @@ def map_data(
     }
 
 
+_Behind = tuple[np.ndarray, np.ndarray] | None
+"""Populations and superpopulations of the reference."""
+
+
+def _with_reference(
+    fine: np.ndarray, coarse: np.ndarray | None, behind: _Behind
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Populations and their families, of the table's samples and then of the reference."""
+    if behind is None:
+        return fine, coarse
+    own = np.full(len(fine), "") if coarse is None else coarse
+    families = np.concatenate([own, behind[1]])
+    return np.concatenate([fine, behind[0]]), families if (families != "").any() else None
+
+
+def _call_colourings(ancestry: pd.DataFrame | None, behind: _Behind) -> dict[str, list[Group]]:
+    found: dict[str, list[Group]] = {}
+    if ancestry is None:
+        return found
+    called = {str(name).removeprefix("p_") for name in ancestry if str(name).startswith("p_")}
+    for level in CALL_LEVELS:
+        if level in ancestry:
+            values, families = ancestry[level].to_numpy(str), None
+            if level == "population":
+                values, families = _with_reference(values, None, behind)
+            elif behind is not None:
+                values = np.concatenate([values, behind[1]])
+            found[f"{level} call"] = call_groups(values, families, called)
+    return found
+
+
+def _calls(ancestry: pd.DataFrame | None) -> dict[str, Any] | None:
+    """What is shown of a sample under the pointer."""
+    if ancestry is None:
+        return None
+    return {
+        "n_sites": ancestry["n_sites"].tolist(),
+        "typicality": _rounded(ancestry["typicality"].to_numpy(float)),
+        "levels": {
+            level: {
+                **_numbered(ancestry[level].to_numpy(str)),
+                "probability": _rounded(ancestry[f"{level}_probability"].to_numpy(float)),
+            }
+            for level in CALL_LEVELS
+            if level in ancestry
+        },
+    }
+
+
+def _numbered(values: np.ndarray) -> dict[str, Any]:
+    """Text with many repeats: the names, and which of them each is."""
+    names, number = np.unique(values, return_inverse=True)
+    return {"names": names.tolist(), "number": number.tolist()}
+
+
 def _colouring(groups: Sequence[Group], n: int) -> dict[str, Any]:
-    of_sample = np.zeros(n, int)
+    """Groups of the first n samples and, where the groups know them, of the reference behind."""
+    of_sample = np.zeros(len(groups[0].member), int)
     for i, group in enumerate(groups):
         of_sample[group.member] = i
     return {
-        "group_of_sample": of_sample.tolist(),
+        "group_of_sample": of_sample[:n].tolist(),
+        "group_of_reference": of_sample[n:].tolist(),
         "groups": [
             {
                 "name": group.name,

@@ -7,7 +7,9 @@ printers and screens that lose the colours.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,7 @@ _FAMILIES: dict[str, tuple[_Lch, _Lch]] = {
 # For names not known above and for clusters: hues far apart, in an order that keeps the first few
 # of any length apart too.
 _OTHER_HUES = (250.0, 60.0, 160.0, 350.0, 110.0, 300.0, 205.0, 25.0, 135.0, 275.0)
+_GREYS = (0.62, 0.2, 0.8, 0.42)
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,22 @@ def label_groups(values: np.ndarray, families: np.ndarray | None = None) -> list
         ):
             groups.append(Group(name, family, colour, MARKERS[i % len(MARKERS)], values == name))
     return groups
+
+
+def call_groups(
+    values: np.ndarray, families: np.ndarray | None, called: Collection[str]
+) -> list[Group]:
+    """Colour (n_samples,) ancestry calls like labels, and what stands in the place of a call, which
+    is not among the names `called`, in greys."""
+    words = [str(word) for word in np.unique(values)[::-1] if word and word not in called]
+    groups = label_groups(np.where(np.isin(values, words), "", values), families)
+    uncalled = [
+        Group(word, "no call", _oklch(_GREYS[i % len(_GREYS)], 0.0, 0.0), marker, values == word)
+        for i, (word, marker) in enumerate(zip(words, cycle("oXsD"), strict=False))
+    ]
+    return [
+        group for group in groups if group.name != UNLABELLED or (values == "").any()
+    ] + uncalled
 
 
 def cluster_groups(clusters: np.ndarray) -> list[Group]:

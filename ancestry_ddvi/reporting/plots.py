@@ -128,9 +128,10 @@ def _draw_on_reference(
         groups = label_groups(reference.superpopulation)
     _draw_points(behind, groups, ax, alpha=0.3)
     few = len(z) <= MAX_REGIONS
-    if few and table.draws is not None:
+    draws = table.draws if few else None
+    if draws is not None:
         for i in range(len(z)):
-            _draw_region(table.draws[:, i, axes].astype(float), ax)
+            _draw_region(draws[:, i, axes].astype(float), ax)
     ax.scatter(
         z[:, 0],
         z[:, 1],
@@ -143,35 +144,27 @@ def _draw_on_reference(
         rasterized=len(z) > _RASTER_ABOVE,
     )
     _finish_axes(ax, dimensions)
-    _name_centroids(behind, groups, ax)
-    if len(z) <= _MAX_NAMED:
-        for name, place in zip(table.sample_id, z, strict=True):
-            ax.annotate(
-                _short(name, 20),
-                place,
-                (5, 5),
-                textcoords="offset points",
-                fontsize=6.5,
-                parse_math=False,
-                zorder=6,
-            )
+    named = len(z) <= _MAX_NAMED
+    taken = _name_samples(table.sample_id, z, ax) if named else np.empty((0, 4))
+    _name_centroids(behind, groups, ax, taken)
     if legend:
-        _draw_legend(groups, ax)
+        _draw_legend(groups, ax, n_new=len(z), regions=draws is not None)
     return ax
 
 
 def _draw_region(draws: np.ndarray, ax: Axes) -> None:
-    """The 90 % highest-density region of draws (n, 2), by a kernel density of them."""
+    """The 90 % highest-density region of draws (n, 2), that of `credible`."""
     from scipy.stats import gaussian_kde
 
     spread = draws.std(axis=0)
     if len(draws) < 10 or not (spread > 0).all():
         return
-    density = gaussian_kde(draws.T)
+    density = gaussian_kde(draws.T, bw_method=len(draws) ** (-1 / 5))
+    own = np.linalg.det(2 * np.pi * density.covariance) ** -0.5 / len(draws)
     low, high = draws.min(axis=0) - 2 * spread, draws.max(axis=0) + 2 * spread
     x, y = (np.linspace(low[d], high[d], 80) for d in range(2))
     grid = density(np.stack(np.meshgrid(x, y)).reshape(2, -1)).reshape(80, 80)
-    level = np.quantile(density(draws.T), 0.1)
+    level = np.quantile(density(draws.T) - own, 0.1)
     ax.contour(x, y, grid, levels=[level], colors="black", linewidths=0.8, zorder=3.5)
 
 
@@ -330,75 +323,140 @@ def _draw_strips(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> Axes:
     return ax
 
 
-def _name_centroids(z: np.ndarray, groups: Sequence[Group], ax: Axes) -> None:
+def _name_centroids(
+    z: np.ndarray, groups: Sequence[Group], ax: Axes, taken: np.ndarray | None = None
+) -> None:
     """Write each group's name near its median, where it hides least and meets no other name.
 
-    A name that finds no free place is left to the legend.
+    A name that finds no free place is left to the legend. `taken`: (n, 4) boxes that are not free.
     """
-    from matplotlib.patheffects import withStroke
-
-    ax.apply_aspect()
-    points_per_pixel = 72 / float(ax.figure.dpi)
-    to_points = ax.transData
     cloud = np.random.default_rng(0).permutation(z)[:5000]
-    cloud = to_points.transform(cloud) * points_per_pixel
-    frame = np.asarray(ax.bbox.extents) * points_per_pixel
-    angles = np.deg2rad(np.arange(0, 360, 20))
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    reach = 0.09 * min(frame[2:] - frame[:2])  # farther off, a name could be anyone's
-    radii = np.arange(6, max(reach, 7), 3)
-    offsets = np.concatenate([np.zeros((1, 2)), *(radius * ring for radius in radii)])
-    taken = np.empty((0, 4))
+    paper = _Paper(ax, cloud, np.empty((0, 4)) if taken is None else taken)
+    reach = 0.09 * paper.side  # farther off, a name could be anyone's
+    offsets = np.concatenate([np.zeros((1, 2)), *_rings(np.arange(6, max(reach, 7), 3))])
     for group in sorted(groups, key=lambda group: -group.n_samples):
         if group.name == UNLABELLED or not group.n_samples:
             continue
         name = _short(group.name, 12)
         centre = np.median(z[group.member], axis=0)
-        anchor = to_points.transform(centre) * points_per_pixel
         half = np.array([0.5 * 4.6 * len(name) + 1.0, 4.0])
-        middles = anchor + offsets
+        best = paper.room(centre, offsets, half, np.linalg.norm(offsets, axis=1))
+        if best is not None:
+            far = bool(np.linalg.norm(offsets[best]) > _LEADER_FROM)
+            _write(name, centre, offsets[best], ax, _darker(group.colour), bold=True, leader=far)
+
+
+def _name_samples(names: np.ndarray, z: np.ndarray, ax: Axes) -> np.ndarray:
+    """Write the ids beside their samples, the nearest free place first; return (n, 4) boxes."""
+    paper = _Paper(ax, z, np.empty((0, 4)))
+    dots = paper.points(z)
+    paper.taken = np.concatenate([dots - 3, dots + 3], axis=1)
+    rings = np.concatenate(_rings(np.arange(6, max(0.15 * paper.side, 7), 3)))
+    for name, place in zip(names, z, strict=True):
+        text = _short(str(name), 20)
+        half = np.array([0.5 * 4.1 * len(text) + 1.0, 4.0])
+        # Of the box, what is nearest the dot lies on the ring.
+        offsets = rings + np.sign(rings.round(6)) * half
+        gap = np.linalg.norm(rings, axis=1)
+        best = paper.room(place, offsets, half, gap)
+        if best is None:
+            offset, leader = half + 4, False
+        else:
+            offset, leader = offsets[best], bool(gap[best] > 8)
+        _write(text, place, offset, ax, "black", bold=False, leader=leader)
+    return paper.taken
+
+
+class _Paper:
+    """What is free of an axes, in points.
+
+    Parameters
+    ----------
+    ax
+        With its final limits.
+    cloud
+        (n, 2) data that names should not hide.
+    taken
+        (n, 4) boxes that are not free: left, bottom, right, top.
+    """
+
+    def __init__(self, ax: Axes, cloud: np.ndarray, taken: np.ndarray) -> None:
+        ax.apply_aspect()
+        self._scale = 72 / float(ax.figure.dpi)
+        self._ax = ax
+        self.cloud = self.points(cloud)
+        self.taken = taken
+        self.frame = np.asarray(ax.bbox.extents) * self._scale
+        self.side = float(min(self.frame[2:] - self.frame[:2]))
+
+    def points(self, z: np.ndarray) -> np.ndarray:
+        """Data coordinates (..., 2) in points."""
+        return np.asarray(self._ax.transData.transform(z)) * self._scale
+
+    def room(
+        self, place: np.ndarray, offsets: np.ndarray, half: np.ndarray, cost: np.ndarray
+    ) -> int | None:
+        """Which offset gives a box of this half size the best free place, which is then taken."""
+        middles = self.points(place) + offsets
         boxes = np.concatenate([middles - half, middles + half], axis=1)
-        free = (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
-        for other in taken:
+        free = (boxes[:, :2] >= self.frame[:2]).all(axis=1)
+        free &= (boxes[:, 2:] <= self.frame[2:]).all(axis=1)
+        for other in self.taken:
             free &= ~((boxes[:, :2] < other[2:]) & (boxes[:, 2:] > other[:2])).all(axis=1)
         if not free.any():
-            continue
-        hidden = np.array([_n_inside(cloud, box) for box in boxes])
-        cost = hidden / len(cloud) * 400 + np.linalg.norm(offsets, axis=1)
-        best = int(np.argmin(np.where(free, cost, np.inf)))
-        taken = np.vstack([taken, boxes[best]])
-        ax.annotate(
-            name,
-            centre,
-            offsets[best],
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            fontweight="bold",
-            color=_darker(group.colour),
-            parse_math=False,
-            zorder=5,
-            annotation_clip=False,
-            path_effects=[withStroke(linewidth=1.8, foreground="white", alpha=0.9)],
-            arrowprops={
-                "arrowstyle": "-",
-                "color": _darker(group.colour),
-                "linewidth": 0.5,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "zorder": 4,
-            }
-            if np.linalg.norm(offsets[best]) > _LEADER_FROM
-            else None,
-        )
+            return None
+        hidden = np.array([_n_inside(self.cloud, box) for box in boxes])
+        best = int(np.argmin(np.where(free, hidden / len(self.cloud) * 400 + cost, np.inf)))
+        self.taken = np.vstack([self.taken, boxes[best]])
+        return best
+
+
+def _rings(radii: np.ndarray) -> list[np.ndarray]:
+    """(18, 2) offsets for each radius."""
+    angles = np.deg2rad(np.arange(0, 360, 20))
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [radius * ring for radius in radii]
+
+
+def _write(
+    text: str,
+    place: np.ndarray,
+    offset: np.ndarray,
+    ax: Axes,
+    colour: str,
+    *,
+    bold: bool,
+    leader: bool,
+) -> None:
+    from matplotlib.patheffects import withStroke
+
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5}
+    line |= {"shrinkA": 0, "shrinkB": 0, "zorder": 4}
+    ax.annotate(
+        text,
+        tuple(place),
+        tuple(offset),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=6.5,
+        fontweight="bold" if bold else "normal",
+        color=colour,
+        parse_math=False,
+        zorder=5 if bold else 6,
+        annotation_clip=False,
+        path_effects=[withStroke(linewidth=1.8, foreground="white", alpha=0.9)],
+        arrowprops=line if leader else None,
+    )
 
 
 def _n_inside(cloud: np.ndarray, box: np.ndarray) -> int:
     return int(((cloud > box[:2]) & (cloud < box[2:])).all(axis=1).sum())
 
 
-def _draw_legend(groups: Sequence[Group], ax: Axes) -> None:
+def _draw_legend(
+    groups: Sequence[Group], ax: Axes, *, n_new: int = 0, regions: bool = False
+) -> None:
     from matplotlib.lines import Line2D
 
     def entry(label: str, colour: str = "none", marker: str = "") -> Any:
@@ -410,6 +468,11 @@ def _draw_legend(groups: Sequence[Group], ax: Axes) -> None:
     handles: list[Any] = []
     headings: set[int] = set()
     family = ""
+    if n_new:
+        handles.append(entry(f"new samples ({n_new:,})", "black", "o"))
+        if regions:
+            handles.append(Line2D([], [], color="black", linewidth=0.8, label="90 % regions"))
+        handles.append(entry(" "))
     for group in groups:
         if group.family and group.family != family:
             total = sum(other.n_samples for other in groups if other.family == group.family)

@@ -12,15 +12,17 @@ from ancestry_ddvi.embedding import EmbeddingTable
 
 def write_embedding_csv(path: Path, table: EmbeddingTable) -> None:
     """Write `sample_id, z1..zD, z1_sd..zD_sd, cluster, cluster_probability`, `class,
-    class_probability` if labels were learnt from, then label columns.
+    class_probability` if labels were learnt from, `z1_low, z1_high.., region_area, n_modes`, then
+    label columns.
 
     Six significant digits for the numbers of the embedding; labels are written as they are, and
-    whatever holds a comma, a quote or a line break is quoted.
+    whatever holds a comma, a quote or a line break is quoted. What is not known is left empty.
     """
     axes = range(1, table.n_latent + 1)
     numbers = [f"z{d}" for d in axes] + [f"z{d}_sd" for d in axes] + ["cluster_probability"]
     numbers += ["class_probability"] * (table.classes is not None)
-    text = {name: _six_digits(table.frame[name]) for name in numbers}
+    numbers += [f"z{d}_{end}" for d in axes for end in ("low", "high")] + ["region_area"]
+    text = {name: _digits(table.frame[name], 6) for name in numbers}
     _write(path, table.frame.assign(**text))
 
 
@@ -30,7 +32,7 @@ def write_classes_csv(path: Path, table: EmbeddingTable) -> None:
     A table without classes is a mistake of the caller's.
     """
     assert table.classes is not None
-    text = pd.DataFrame({name: _six_digits(column) for name, column in table.classes.items()})
+    text = pd.DataFrame({name: _digits(column, 6) for name, column in table.classes.items()})
     text.insert(0, "sample_id", table.sample_id, allow_duplicates=True)
     _write(path, text)
 
@@ -39,15 +41,13 @@ def write_ancestry_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write the calls of every sample (`ancestry.AncestryCalls.frame`), four significant digits;
     what is not known is left empty."""
     text: dict[str, list[str]] = {
-        str(name): [f"{value:.4g}" if pd.notna(value) else "" for value in column]
-        for name, column in frame.items()
-        if column.dtype.kind == "f"
+        str(name): _digits(column, 4) for name, column in frame.items() if column.dtype.kind == "f"
     }
     _write(path, frame.assign(**text))
 
 
-def _six_digits(values: pd.Series) -> list[str]:
-    return [f"{value:.6g}" for value in values]
+def _digits(values: pd.Series, n: int) -> list[str]:
+    return [f"{value:.{n}g}" if pd.notna(value) else "" for value in values]
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
