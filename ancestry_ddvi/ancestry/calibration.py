@@ -7,7 +7,8 @@
 Temperature and matrix scaling (Guo et al. 2017) with a heavy tail: sites are linked and samples are
 admixed, so that likelihoods are far too sure of themselves, and now and then wrong by much. W is
 drawn towards the identity. All is learnt from log-likelihoods of training samples in populations
-that were counted without the sample itself, at several numbers of sites.
+that were counted without the sample itself, at several numbers of sites; a last temperature (Guo et
+al. 2017) from samples that W was not learnt from.
 
     typicality = share of training samples less like their nearest population than this one,
                  by max_l N(u; mu_l, C_l)
@@ -32,6 +33,9 @@ IDENTITY_WEIGHT = 1.0
 BIAS_WEIGHT = 1e-4
 SHRINKAGE = 100
 """Training samples of a population at which its own covariance counts as much as that of all."""
+
+N_PARTS = 5
+"""Parts of the samples, each of which is given probabilities by a link learnt from the others."""
 
 N_QUANTILES = 1001
 MAX_ITERATIONS = 100
@@ -78,6 +82,10 @@ class Calibration:
         """
         u = _differences(likelihood) / n_sites[:, None]
         weight, bias, slope, tail = _fit_link(u, label, start)
+        # W is sure of the samples that it was learnt from; T from others makes up for it. T times
+        # the link is the link with these three T times as large.
+        t = _temperature(u, label, fold, start)
+        bias, slope, tail = t * bias, t * slope, t * tail
         distance = np.empty(len(u))
         for k in np.unique(fold):
             new = fold == k
@@ -202,6 +210,27 @@ def _fit_link(
             float(log_slope.exp()) / unit,
             float(log_tail.exp()),
         )
+
+
+def _temperature(
+    u: np.ndarray, label: np.ndarray, fold: np.ndarray, start: Calibration | None
+) -> float:
+    """T of least log loss where samples are given T log p by a link learnt from other folds."""
+    from scipy.optimize import minimize_scalar
+
+    log_p = np.empty_like(u)
+    for k in range(N_PARTS):
+        new = fold % N_PARTS == k
+        link = _fit_link(u[~new], label[~new], start)
+        with torch.no_grad():
+            log_p[new] = _link(*map(torch.as_tensor, (u[new], *link))).numpy()
+
+    def loss(log_t: float) -> float:
+        scaled = np.exp(log_t) * log_p
+        scaled -= _log_sum(scaled)
+        return -float(scaled[np.arange(len(label)), label].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
 def _classes(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
