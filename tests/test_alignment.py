@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ancestry_ddvi.preprocessing.alignment import MAX_FLIPPED, Matched, in_builds, match
+from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.preprocessing import alignment
+from ancestry_ddvi.preprocessing.alignment import MAX_FLIPPED, Alignment, Matched, in_builds
 from ancestry_ddvi.reference_sites import BASES, GRCH37, GRCH38, reference_sites
 
 COMPLEMENT = dict(zip(BASES, reversed(BASES), strict=True))
@@ -34,6 +36,19 @@ def on_other_strand(variants: pd.DataFrame, which: np.ndarray) -> pd.DataFrame:
 def swapped(variants: pd.DataFrame, which: np.ndarray) -> pd.DataFrame:
     ref, alt = variants["ref"], variants["alt"]
     return variants.assign(ref=alt.where(which, ref), alt=ref.where(which, alt))
+
+
+def genotypes_of(variants: pd.DataFrame, dosage: np.ndarray | None = None) -> GenotypeMatrix:
+    """One sample without a copy of ALT, or the samples of a dosage."""
+    if dosage is None:
+        dosage = np.zeros((1, len(variants)), dtype=np.int8)
+    ids = np.array([f"s{i}" for i in range(len(dosage))])
+    return GenotypeMatrix(dosage.astype(np.int8), ids, variants.reset_index(drop=True))
+
+
+def match(theirs: pd.DataFrame, ours: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, Matched]:
+    found: Alignment = alignment.match(genotypes_of(theirs), ours)
+    return found.column, found.turned, found.matched
 
 
 @pytest.fixture(scope="module")

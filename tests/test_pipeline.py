@@ -256,7 +256,11 @@ def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> N
     assert described["counts"]["samples trained on"] == 0
     assert described["training"] is None
     # Settings of a training that did not happen would mislead.
-    assert described["parameters"] == {"n_draws": 50, "seed": 0, "reading": {}}
+    assert described["parameters"] == {
+        **{"n_draws": 50, "seed": 0},
+        "absent_is_ref": False,
+        "reading": {},
+    }
     assert described["model"]["config"]["training"]["map_steps"] == 60
     metrics = strict_json(out / "metrics.json")
     assert metrics["embedding"]["split"].startswith("held-out")

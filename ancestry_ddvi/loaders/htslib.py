@@ -26,7 +26,7 @@ from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.calls import HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import BGZIP, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.guard import GuardedSource
-from ancestry_ddvi.loaders.sites import MAX_POSITION
+from ancestry_ddvi.loaders.sites import MAX_POSITION, counted_alt
 from ancestry_ddvi.loaders.source import (
     HARD_CALLED,
     NO_GT,
@@ -209,7 +209,7 @@ class HtslibSource(Source):
             if isinstance(calls, str):
                 selection.sites.left_out[calls] += 1
             else:
-                open_block.rows.append((*site, alts[alt - 1]))
+                open_block.rows.append((*site, intern(counted_alt(alts, alt))))
                 open_block.dosage.append(calls[alt])
 
     def _record_error(self, number: int) -> InputError:

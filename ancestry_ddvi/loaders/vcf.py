@@ -21,7 +21,7 @@ import numpy as np
 
 from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
-from ancestry_ddvi.loaders.sites import MAX_POSITION
+from ancestry_ddvi.loaders.sites import MAX_POSITION, counted_alt
 from ancestry_ddvi.loaders.source import (
     NO_GT,
     Block,
@@ -302,7 +302,7 @@ class _Reader:
             row = self._words[len(self._rows)]
             row[:] = words
             row[-1] = (row[-1] & _THREE_BYTES) | _TAB  # what ends the line counts as a tab
-            self._rows.append((*site[:3], intern(site[3]), intern(alts[number - 1])))
+            self._rows.append((*site[:3], intern(site[3]), intern(counted_alt(alts, number))))
             self._alts.append((number, len(alts)))
 
     def _calls(self, view: np.ndarray, start: int, end: int, n_keys: int) -> np.ndarray:
@@ -351,7 +351,7 @@ class _Reader:
                 if not ((phase == 0) | (phase == _PHASED)).all():
                     raise _UnusualError
                 difference &= _ALLELE_BITS
-            if (number == 1).all():
+            if (number == 1).all() and n_alts.min() > 0:
                 difference += difference >> 16
                 return difference.astype(np.int8)[:, samples]
         first, second = _alleles(words)
