@@ -282,7 +282,7 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
     if len(matched.unseen) == n_contigs:
         theirs = sorted({*file.contig, *genotypes.seen.contigs})
         cause = (
-            f"it has no record on the model's contigs ({_some(matched.unseen)}), and its own are "
+            f"it has no record on the model's contigs ({_some(matched.unseen)}), its own are "
             f"{_some(theirs) or 'none'}; rename them with `bcftools annotate --rename-chrs`, and "
             f"check that species and genome build ({own}) are the model's"
         )
