@@ -25,7 +25,7 @@ N_GLOBAL = 2
 
 CONFIG = EmbedConfig(
     features=FeatureConfig(n_pcs=N_GLOBAL, n_local=2),
-    training=TrainingConfig(map_steps=200, posterior_steps=5),
+    training=TrainingConfig(map_steps=300, posterior_steps=5),
     n_draws=100,
     max_kinship=1,
 )
