@@ -22,6 +22,9 @@ MISSING = -1
 NO_ALT = "."
 """ALT of a variant of which the input has the reference allele alone."""
 
+NO_REF = "N"
+"""REF inside a reference block of a gVCF, which does not say it."""
+
 VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
 
 

@@ -520,7 +520,9 @@ def embed_file(
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         wanted.check()  # before the reading that a typo would cost
-        genotypes = read_for(config, given, reading or ReadOptions(), console, fitted_model)
+        genotypes = read_for(
+            config, given, reading or ReadOptions(), console, fitted_model, absent_is_ref
+        )
         labels, levels, described = wanted.read(genotypes, console)
         # Known before the training that it must not cost.
         families = None if genotypes.family_id is None else genotypes.family_id.tolist()
@@ -816,6 +818,7 @@ def read_for(
     options: ReadOptions,
     console: Console,
     model: EmbeddingModel | None = None,
+    absent_is_ref: bool = False,
 ) -> GenotypeMatrix:
     """Read what the run can use: common variants, or those of the model."""
     if model is None:
@@ -823,7 +826,8 @@ def read_for(
         counted = partial(training_mask, config=config, name=_some(paths, 3))
     else:
         # The model has chosen its chromosomes already.
-        options = replace(options, places=_places(model.sites), chr_set=None)
+        places = _places(model.sites)
+        options = replace(options, places=places, blocks=absent_is_ref, chr_set=None)
         counted = None
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)

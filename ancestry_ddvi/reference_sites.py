@@ -168,6 +168,10 @@ class Pairs:
     relation: np.ndarray
     turned: np.ndarray
 
+    def take(self, which: np.ndarray) -> Pairs:
+        """Some of them."""
+        return Pairs(self.site[which], self.column[which], self.relation[which], self.turned[which])
+
 
 def pair(variants: pd.DataFrame | Sites, sites: Sites) -> Pairs:
     """Find all variants at the places of sites, and how their alleles stand to these.

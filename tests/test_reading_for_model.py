@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import vcf_header, write_text
 
@@ -17,6 +19,7 @@ from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.read import read_sources
 from ancestry_ddvi.loaders.source import CallRule
 from ancestry_ddvi.loaders.vcf import VcfSource
+from ancestry_ddvi.preprocessing.alignment import Matched, match
 
 PLACES = frozenset(f"1:{position}" for position in range(100, 1000, 100))
 MODEL = VariantList("the model", frozenset(), PLACES, frozenset())
@@ -126,6 +129,55 @@ def test_a_file_without_a_variant_of_the_model_is_an_empty_matrix(tmp_path: Path
     genotypes = read(write(tmp_path / "x.vcf", RECORDS[-2:]), "fast")
     assert genotypes.dosage.shape == (3, 0)
     assert genotypes.seen.contigs == {"2", "X"}
+
+
+# Reference blocks of a gVCF.
+
+GVCF = [
+    ("1", 50, "T", "<NON_REF>", "DP=9;END=250", "0/0:9 0/1:9 ./.:0"),
+    ("1", 300, "A", "G,<NON_REF>", ".", "0/1:9 0/0:9 ./.:0"),
+    ("1", 301, "C", ".", "END=399", "0/0:9 0/0:9 0/0:9"),
+    ("1", 400, "A", "<NON_REF>", "END=599", "0/0:9 ./.:0 0/0:9"),
+    ("1", 600, "A", "AT,<NON_REF>", ".", "0/1:9 0/0:9 0/0:9"),
+    ("1", 601, "A", "G", "END=750", "0/0:9 0/0:9 0/0:9"),
+    ("1", 800, "A", "<NON_REF>", "BEND=950", "0/0:9 0/0:9 0/0:9"),
+]
+OF_SITES = pd.DataFrame(
+    {"contig": "1", "position": range(100, 1000, 100), "id": ".", "ref": "A", "alt": "G"}
+)
+
+
+def write_gvcf(path: Path) -> Path:
+    vcf = write(path, GVCF)
+    return write_text(vcf, vcf.read_text().replace("\tGT\t", "\tGT:DP\t"))
+
+
+@pytest.mark.parametrize("way", ["fast", "htslib", "guarded"])
+def test_what_a_gvcf_has_inside_its_blocks(tmp_path: Path, way: str) -> None:
+    path = write_gvcf(tmp_path / "x.vcf")
+    genotypes = read(path, way, replace(AT_MODEL, blocks=True))
+    assert columns(genotypes) == {
+        (100, "."): [[0, -1, -1]],
+        (200, "."): [[0, -1, -1]],
+        (300, "G"): [[1, 0, -1]],
+        (400, "."): [[0, -1, 0]],
+        (500, "."): [[0, -1, 0]],
+        (800, "."): [[0, 0, 0]],
+    }
+    assert genotypes.variants["ref"].tolist() == ["N", "N", "A", "A", "N", "A"]
+    found = match(genotypes, OF_SITES, absent_is_ref=True)
+    # 600 has a record that is none of the model; 700 and 900 are in no block of REF alone.
+    missing = [-1, -1, -1]
+    expected = [[0, -1, -1], [0, -1, -1], [1, 0, -1], [0, -1, 0], [0, -1, 0], missing, missing]
+    assert found.dosage(slice(None)).T.tolist() == [*expected, [0, 0, 0], missing]
+    assert found.matched == Matched(same=3, swapped=0, absent=3, reference=3)
+    # Unless it is asked for, no block says anything of what is inside.
+    found = match(genotypes, OF_SITES)
+    assert found.matched == Matched(same=3, swapped=0, absent=6)
+    assert (found.column >= 0).tolist() == [False, False, True, True, *[False] * 3, True, False]
+    # Control: without blocks, whatever has no record is taken for REF.
+    found = match(read(path, way), OF_SITES, absent_is_ref=True)
+    assert found.matched == Matched(same=3, swapped=0, absent=1, reference=5)
 
 
 def test_other_alleles_of_haploid_and_half_calls() -> None:

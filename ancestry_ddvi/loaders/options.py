@@ -32,6 +32,8 @@ class ReadOptions:
     places
         Read variants at these places only, those of a model, to be matched with it: repeated sites
         and records without ALT are kept, and genotypes with another ALT allele are missing.
+    blocks
+        Read these places inside the reference blocks of gVCFs (VCF and BCF) too.
     multiallelic
         `skip` leaves records with several ALT alleles out; `split` takes each SNP allele as a
         variant of its own; None is `split` at the `places` of a model, else `skip`.
@@ -64,6 +66,7 @@ class ReadOptions:
     extract: VariantList | None = None
     exclude: VariantList | None = None
     places: VariantList | None = None
+    blocks: bool = False
     multiallelic: str | None = None
     half_calls: str = "missing"
     hard_call_threshold: float = 0.1
@@ -123,6 +126,7 @@ class ReadOptions:
             extract=self.extract,
             exclude=self.exclude,
             places=self.places,
+            blocks=self.blocks,
             split=(self.multiallelic or ("skip" if self.places is None else "split")) == "split",
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from ancestry_ddvi.genotypes import NO_ALT, Seen, bare_contig
+from ancestry_ddvi.genotypes import NO_ALT, NO_REF, Seen, bare_contig
 from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.loaders.regions import RegionSet
 
@@ -35,6 +36,7 @@ REFERENCE_ALTS = frozenset((NO_ALT, "0", "<NON_REF>", "<*>"))
 """ALT of a record that has seen the reference allele alone: none, PLINK's, and those of gVCFs."""
 
 _POSITION = re.compile(r"-?[0-9]{1,20}")
+_END = re.compile(rb"(?:^|;)END=([0-9]{1,10})(?:;|$)")
 
 # Names of sex chromosomes, pseudo-autosomal and mitochondrial contigs; PLINK's 0 is "unplaced".
 _NON_AUTOSOMES = frozenset(("X", "Y", "XY", "PAR1", "PAR2", "W", "Z", "M", "MT", "0"))
@@ -67,6 +69,8 @@ class SiteRule:
     places
         Use variants at these places only, those of a model; None for no such rule. Records with no
         ALT allele are taken there as well: a genotype was called.
+    blocks
+        Take the places inside the reference blocks of a gVCF as well.
     split
         Take each SNP allele of a multiallelic record as a variant of its own (what the other ALT
         alleles count as: `CallRule`), where otherwise the record is left out.
@@ -82,6 +86,7 @@ class SiteRule:
     extract: VariantList | None = None
     exclude: VariantList | None = None
     places: VariantList | None = None
+    blocks: bool = False
     split: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     seen: Seen = field(default_factory=Seen)
@@ -100,14 +105,33 @@ class SiteRule:
         taken = []
         for number, alt in enumerate(alts or (".",), start=1):
             reason = self._listed(contig, position, name, ref, (alt,)) or no_snp(ref, alt)
-            if reason == SYMBOLIC and self.places is not None and alt in REFERENCE_ALTS:
-                # Of several ALT alleles, <NON_REF> is not the only one.
-                reason = reason if len(alts) > 1 else no_base(ref)
+            if reason == SYMBOLIC and self.places is not None and is_reference(alts):
+                reason = no_base(ref)
             if reason:
                 self.left_out[reason] += 1
             else:
                 taken.append(number)
         return tuple(taken)
+
+    def inside(
+        self, contig: str, position: int, alts: Sequence[str], end: int | None
+    ) -> list[tuple[str, int, str, str, str]]:
+        """The places to take behind the first of a reference block, whose genotypes are those of
+        its record: contig, position, id, REF and ALT of each."""
+        if not self.blocks or end is None or not is_reference(alts):
+            return []
+        places = self._positions.get(bare_contig(contig).upper(), [])
+        some = places[bisect_right(places, position) : bisect_right(places, end)]
+        return [(contig, at, ".", NO_REF, NO_ALT) for at in some]
+
+    @cached_property
+    def _positions(self) -> dict[str, list[int]]:
+        """Those of `places`, ascending, by contig."""
+        found = defaultdict(list)
+        for place in self.places.places if self.places is not None else ():
+            contig, _, position = place.rpartition(":")
+            found[contig].append(int(position))
+        return {contig: sorted(positions) for contig, positions in found.items()}
 
     def _place(self, contig: str, position: int) -> str | None:
         autosomal = self._autosomal.get(contig)
@@ -148,10 +172,20 @@ def parse_position(text: str) -> int | None:
     return None if position is None or abs(position) > MAX_POSITION else position
 
 
+def is_reference(alts: Sequence[str]) -> bool:
+    """Whether a record with these ALT alleles has seen REF alone."""
+    return not alts or (len(alts) == 1 and alts[0].upper() in REFERENCE_ALTS)
+
+
+def block_end(info: bytes) -> int | None:
+    """END in the INFO of a VCF."""
+    found = _END.search(info)
+    return None if found is None else int(found[1])
+
+
 def counted_alt(alts: Sequence[str], number: int) -> str:
     """The ALT allele that was taken of a record, in capitals; `.` if there is but the reference."""
-    alt = alts[number - 1].upper() if alts else NO_ALT
-    return NO_ALT if alt in REFERENCE_ALTS else alt
+    return NO_ALT if is_reference(alts) else alts[number - 1].upper()
 
 
 def no_base(ref: str) -> str | None:

@@ -10,7 +10,8 @@ ambiguous   A and T, or C and G: the other strand looks like a swap. They are ta
             otherwise they are left out.
 repeated    Of several variants that could be the same one of the model, whatever way round, the
             one with the most called genotypes is used.
-absent      Missing. Where it is asked for, homozygous for the model's REF (`absent_is_ref`).
+absent      Missing. Where it is asked for, homozygous for the model's REF (`absent_is_ref`): of a
+            gVCF inside its reference blocks, of another file anywhere.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ancestry_ddvi.reference_sites import (
     AMBIGUOUS,
     BUILDS,
     FLIPPED,
+    NO_BASE,
     OTHER,
     SAME,
     SWAPPED,
@@ -66,7 +68,8 @@ class Matched:
     absent
         Not at any position of the file: missing.
     reference
-        Not at any position of the file either, but taken as homozygous for the model's REF.
+        Not at any position of the file either, but taken as homozygous for the model's REF; also
+        what a gVCF has inside a reference block.
     repeated
         Of those used, how many the file has more than once.
     build
@@ -128,7 +131,7 @@ class Alignment:
     turned
         (m,) bool: the file counts the other allele.
     reference
-        (m,) bool: taken as homozygous for the model's REF.
+        (m,) bool: taken as homozygous for the model's REF, for want of a record.
     matched
         How many stand how.
     """
@@ -197,14 +200,17 @@ def match(
     absent_is_ref
         Take variants that the file has nothing at as homozygous for the model's REF, in samples
         with any call. Not those on contigs without a record, those without a position in the
-        file's build, and those at which a record was left out.
+        file's build, and those at which a record was left out. Of a gVCF with reference blocks,
+        those inside a block, in the samples that it calls.
     """
     file, wanted = Sites.of(genotypes.variants), in_builds(variants)
     own = next(iter(wanted))
     told = detect_build(file).name
     build = told if told in wanted else own
     sites = wanted[build]
-    pairs = _with_alone(pair(file, sites), file, sites)
+    pairs = pair(file, sites)
+    in_block = (file.alt[pairs.column] == ALONE) & (file.ref[pairs.column] == NO_BASE)
+    blocks, pairs = pairs.take(in_block), _with_alone(pairs.take(~in_block), file, sites)
     relation = pairs.relation.copy()
     ambiguous = relation == AMBIGUOUS
     n_flipped = int((relation == FLIPPED).sum())
@@ -231,6 +237,8 @@ def match(
     contigs = {*map(bare_contig, genotypes.variants["contig"].unique()), *genotypes.seen.contigs}
     seen = np.isin(sites.contig, list(contigs))
     reference = np.zeros(len(sites), dtype=bool)
+    block = np.full(len(sites), -1, dtype=np.int64)
+    block[blocks.site[::-1]] = blocks.column[::-1]  # the first of a site
     if absent_is_ref:
         left_out = np.array(
             [
@@ -240,6 +248,9 @@ def match(
             dtype=bool,
         )
         reference = (stands == ABSENT) & seen & (sites.position > 0) & ~left_out
+        if len(blocks.site):  # where a gVCF says what was looked at, the rest was not
+            reference &= block >= 0
+        column[reference] = block[reference]
     count = np.bincount(stands, minlength=ABSENT + 1)
     matched = Matched(
         same=int(count[SAME]),
@@ -253,7 +264,7 @@ def match(
         build=None if build == own else build,
         unseen=tuple(dict.fromkeys(sites.contig[~seen].tolist())),
     )
-    return Alignment(genotypes, column, turned, reference, matched)
+    return Alignment(genotypes, column, turned, reference & (column < 0), matched)
 
 
 def _with_alone(pairs: Pairs, file: Sites, sites: Sites) -> Pairs:
