@@ -215,7 +215,7 @@ class HtslibSource(Source):
             else:
                 open_block.rows.append((*site, intern(counted_alt(alts, alt))))
                 open_block.dosage.append(calls[alt])
-        if not isinstance(calls, str):
+        if inside and not isinstance(calls, str):
             open_block.rows += inside
             open_block.dosage += [calls[1]] * len(inside)
 
