@@ -319,9 +319,9 @@ def cli() -> None:
     "--absent-is-ref",
     is_flag=True,
     help="With --model: take its variants that the file has nothing at as homozygous for REF, not "
-    "as missing. Right of variants called over whole genomes, gVCFs among them, wherever they were "
-    "sequenced well enough; wrong of arrays, panels, imputed files and of exomes outside their "
-    "targets, which it would put where nobody is.",
+    "as missing. Right of variants called over whole genomes, wherever they were sequenced well "
+    "enough, and of gVCFs, whose reference blocks are read; wrong of arrays, panels, imputed files "
+    "and of exomes outside their targets, which it would put where nobody is.",
 )
 @click.option(
     "--call-threshold",

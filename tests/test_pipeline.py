@@ -403,19 +403,27 @@ def test_absent_variants_may_be_homozygous_ones(
 ) -> None:
     whole, called = called_variants(cut, tmp_path)
     settings = {"model_path": quick_results, "absent_is_ref": True}
+    # A gVCF that has looked at nothing else.
+    header, _, records = called.read_text().partition("\tnew\n")
+    uncalled = "{}\t1\t.\tA\t<NON_REF>\t.\t.\tEND=300000000\tGT\t./.\n"
+    blocks = "".join(map(uncalled.format, {line.split("\t")[0] for line in records.splitlines()}))
+    gvcf = tmp_path / "new.g.vcf"
+    gvcf.write_text(f"{header}\tnew\n{blocks}{records}")
     tables, runs = {}, {}
     for name, vcf, more in (
         ("whole", whole, {"absent_is_ref": False}),
         ("called", called, {}),
         ("missing", called, {"absent_is_ref": False}),
+        ("uncalled", gvcf, {}),
         ("skipped", called, {"reading": ReadOptions(multiallelic="skip")}),
     ):
         folder = tmp_path / name
         folder.mkdir()
         out, runs[name] = run(cut, folder, vcf=vcf, **(settings | more))
         tables[name] = [pd.read_csv(out / f) for f in ("embedding.csv", "ancestry.csv")]
-    for one, other in zip(tables["whole"], tables["called"], strict=True):
-        pd.testing.assert_frame_equal(one, other)
+    for name, other in (("whole", "called"), ("missing", "uncalled")):
+        for one, two in zip(tables[name], tables[other], strict=True):
+            pd.testing.assert_frame_equal(one, two)
     # Controls: without them the sample, of which only ALT is seen, lands elsewhere; and what was
     # left out is not absent.
     z = {name: table[["z1", "z2"]].to_numpy()[0] for name, (table, _) in tables.items()}
