@@ -77,16 +77,23 @@ class EmbeddingModel:
         return np.isin(id_hash(sample_id), self.trained_on)
 
     def embed(
-        self, genotypes: GenotypeMatrix, *, n_draws: int = N_DRAWS, seed: int = 0
+        self,
+        genotypes: GenotypeMatrix,
+        *,
+        n_draws: int = N_DRAWS,
+        seed: int = 0,
+        absent_is_ref: bool = False,
     ) -> EmbeddingTable:
         """Place samples that the model was not trained on.
+
+        `absent_is_ref`: see `FeatureExtractor.transform`.
 
         Raises
         ------
         NotEnoughDataError
             If too few of the model's variants are in the input.
         """
-        features = self.extractor.transform(genotypes)
+        features = self.extractor.transform(genotypes, absent_is_ref=absent_is_ref)
         return self.embed_features(features, genotypes.sample_id, n_draws=n_draws, seed=seed)
 
     def embed_features(

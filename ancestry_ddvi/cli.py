@@ -145,9 +145,8 @@ reading_options = _together(
     click.option(
         "--multiallelic",
         type=click.Choice(["skip", "split"]),
-        default="skip",
-        show_default=True,
-        help="Leave records with several ALT alleles out, or take each SNP allele by itself.",
+        help="Leave records with several ALT alleles out, or take each SNP allele by itself.  "
+        "[default: skip; split with `embed --model`]",
     ),
     click.option(
         "--half-calls",
@@ -317,6 +316,14 @@ def cli() -> None:
     "labelled samples calls ancestry too.",
 )
 @click.option(
+    "--absent-is-ref",
+    is_flag=True,
+    help="With --model: take its variants that the file has nothing at as homozygous for REF, not "
+    "as missing. Right of variants called over whole genomes, wherever they were sequenced well "
+    "enough, and of gVCFs, whose reference blocks are read; wrong of arrays, panels, imputed files "
+    "and of exomes outside their targets, which it would put where nobody is.",
+)
+@click.option(
     "--call-threshold",
     default=0.9,
     show_default=True,
@@ -367,6 +374,7 @@ def embed(
     superpopulation_column: str | None,
     supervise: str | None,
     model: Path | None,
+    absent_is_ref: bool,
     call_threshold: float,
     min_typicality: float,
     save_draws: bool,
@@ -407,6 +415,7 @@ def embed(
         superpopulation_column=superpopulation_column,
         supervise=supervise,
         model_path=None if model is None else find_model(model),
+        absent_is_ref=absent_is_ref,
         config=config,
         calling=CallConfig(call_threshold, min_typicality),
         save_draws=save_draws,

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 MISSING = -1
 """Dosage code of a genotype that was not called."""
 
+NO_ALT = "."
+"""ALT of a variant of which the input has the reference allele alone."""
+
+NO_REF = "N"
+"""REF inside a reference block of a gVCF, which does not say it."""
+
 VARIANT_COLUMNS = ("contig", "position", "id", "ref", "alt")
 
 
@@ -49,6 +55,28 @@ def bare_contig(contig: str) -> str:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Where an input has records, those that were left out included.
+
+    Attributes
+    ----------
+    contigs
+        Plain names.
+    places
+        Contig (by its plain name) and position, of a model's places if it was read for one; else
+        empty.
+    """
+
+    contigs: set[str] = field(default_factory=set)
+    places: set[tuple[str, int]] = field(default_factory=set)
+
+    def update(self, other: Seen) -> None:
+        """Add what another has seen."""
+        self.contigs.update(other.contigs)
+        self.places.update(other.places)
+
+
+@dataclass(frozen=True)
 class GenotypeMatrix:
     """Diploid allele counts of samples (rows) at variants (columns).
 
@@ -61,7 +89,8 @@ class GenotypeMatrix:
         (n_samples,) str, unique, in the order of the input.
     variants
         One row a variant: `contig` (str), `position` (1-based int64), `id`, `ref`, `alt`, in the
-        order of the input.
+        order of the input; `alt` is `.` where the input has no second allele, which is read for a
+        model only.
     source
         Where it came from: `path`, `format`, `sha256`.
     left_out
@@ -72,6 +101,8 @@ class GenotypeMatrix:
         How many genotypes a rule decided, by rule: half calls, haploid calls, dosages.
     notes
         What else to know of the reading: samples left out, or put in another order.
+    seen
+        Where the input has records at all.
 
     Raises
     ------
@@ -87,6 +118,7 @@ class GenotypeMatrix:
     family_id: np.ndarray | None = None
     by_rule: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    seen: Seen = field(default_factory=Seen)
 
     def __post_init__(self) -> None:
         if self.dosage.shape != (len(self.sample_id), len(self.variants)):

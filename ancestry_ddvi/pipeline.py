@@ -76,6 +76,13 @@ MAX_LISTED = 1000
 MIN_MATCHED = 0.5
 """A file with less of the model's variants is warned of."""
 
+MIN_SEEN = 0.1
+"""Of the genotypes that a whole genome gives with `absent_is_ref` at least such a share rests on
+records: a sample is not homozygous for REF at about a third of common variants."""
+
+MAX_SWAPPED = 0.05
+"""A larger share of swapped alleles shows a file whose REF is not the model's."""
+
 NOT_A_LABEL = {"NA", "N/A", "n/a", "na", "NaN", "nan", "None", "none", "NULL", "null", ".", "-9"}
 """What other programs write where a label is not known; as a class to learn it is a mistake."""
 
@@ -451,6 +458,7 @@ def embed_file(
     superpopulation_column: str | None = None,
     supervise: str | None = None,
     model_path: Path | None = None,
+    absent_is_ref: bool = False,
     config: EmbedConfig | None = None,
     calling: CallConfig | None = None,
     save_draws: bool = False,
@@ -477,6 +485,9 @@ def embed_file(
         left out.
     model_path
         Place the samples with this model instead of learning one.
+    absent_is_ref
+        Take variants of the model that the file has nothing at as homozygous for REF
+        (`alignment.match`): right of variants called over the whole genome, wrong of arrays.
     config
         Settings.
     calling
@@ -502,12 +513,16 @@ def embed_file(
         raise OptionError("--supervise learns from labels, and none are given; add --labels TSV")
     if supervise is not None and model_path is not None:
         raise OptionError("--supervise is for learning a map, and --model gives a learnt one")
+    if absent_is_ref:
+        _check_absent_is_ref(model_path, reading or ReadOptions())
     calling = calling or CallConfig()
     calls: AncestryCalls | None = None
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         wanted.check()  # before the reading that a typo would cost
-        genotypes = read_for(config, given, reading or ReadOptions(), console, fitted_model)
+        genotypes = read_for(
+            config, given, reading or ReadOptions(), console, fitted_model, absent_is_ref
+        )
         labels, levels, described = wanted.read(genotypes, console)
         # Known before the training that it must not cost.
         families = None if genotypes.family_id is None else genotypes.family_id.tolist()
@@ -536,7 +551,7 @@ def embed_file(
         else:
             model = fitted_model
             with console.stage("place the samples"):
-                features = model.extractor.transform(genotypes)
+                features = model.extractor.transform(genotypes, absent_is_ref=absent_is_ref)
                 table = model.embed_features(
                     features,
                     genotypes.sample_id,
@@ -545,14 +560,19 @@ def embed_file(
                     keep_draws=save_draws or genotypes.n_samples <= MAX_REGIONS,
                 )
             known, history = model.was_trained_on(genotypes.sample_id), None
-            calls = None if model.caller is None else model.caller.call(genotypes, known)
+            if model.caller is not None:
+                calls = model.caller.call(genotypes, known, absent_is_ref=absent_is_ref)
             relatives = None
             held_out = ~known
             # A few that the model knows must not stand for a file of new samples.
             in_sample = known & known.all()
-            n_variants = _say_matched(console, genotypes, features.matched)
+            n_variants = _say_matched(console, genotypes, features.matched, absent_is_ref)
             _warn_overlap(console, genotypes.sample_id[known], all_known=bool(known.all()))
-            parameters = {"n_draws": config.n_draws, "seed": config.seed}
+            parameters = {
+                "n_draws": config.n_draws,
+                "seed": config.seed,
+                "absent_is_ref": absent_is_ref,
+            }
             taught = _taught_before(console, model, labels)
         called = np.isfinite(features.noise)
         _warn_no_data(console, genotypes.sample_id[~called])
@@ -806,6 +826,7 @@ def read_for(
     options: ReadOptions,
     console: Console,
     model: EmbeddingModel | None = None,
+    absent_is_ref: bool = False,
 ) -> GenotypeMatrix:
     """Read what the run can use: common variants, or those of the model."""
     if model is None:
@@ -813,7 +834,8 @@ def read_for(
         counted = partial(training_mask, config=config, name=_some(paths, 3))
     else:
         # The model has chosen its chromosomes already.
-        options = replace(options, places=_places(model.sites), chr_set=None)
+        places = _places(model.sites)
+        options = replace(options, places=places, blocks=absent_is_ref, chr_set=None)
         counted = None
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)
@@ -876,7 +898,26 @@ def _read_labels(
     return labels
 
 
-def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched | None) -> int:
+def _check_absent_is_ref(model_path: Path | None, reading: ReadOptions) -> None:
+    """Refuse it where it would have nothing to do, or do harm."""
+    if model_path is None:
+        raise OptionError(
+            "--absent-is-ref is about the variants of a model; give one with --model, or leave it "
+            "out"
+        )
+    leave_out = ("regions", "exclude_regions", "extract", "exclude", "maf", "geno", "hwe")
+    if taken := set(leave_out) & set(reading.describe()):
+        flags = {"regions": "region", "exclude_regions": "exclude-region"}
+        given = ", ".join(f"--{flags.get(name, name)}" for name in leave_out if name in taken)
+        raise OptionError(
+            f"--absent-is-ref with {given}: what that leaves out would be taken as homozygous for "
+            "REF; give one of them"
+        )
+
+
+def _say_matched(
+    console: Console, genotypes: GenotypeMatrix, matched: Matched | None, absent_is_ref: bool
+) -> int:
     """How many of the model's variants the file has, said on the way."""
     assert matched is not None  # `transform` counts them
     counts = [f"{n:,} {words}" for words, n in matched.by_words().items() if n]
@@ -886,13 +927,36 @@ def _say_matched(console: Console, genotypes: GenotypeMatrix, matched: Matched |
             f"{genotypes.name}: positions are those of {matched.build}, and the model's are not; "
             "variants that are sites of 1kg were looked for at their positions there"
         )
-    if matched.found < MIN_MATCHED * matched.total:
+    if absent_is_ref:
+        _say_reference(console, genotypes, matched)
+    if matched.used < MIN_MATCHED * matched.total:
         console.warn(
-            f"{genotypes.name}: only {matched.found:,} of the model's {matched.total:,} variants "
-            f"({matched.found / matched.total:.0%}) are in the file; places are less certain, "
+            f"{genotypes.name}: only {matched.used:,} of the model's {matched.total:,} variants "
+            f"({matched.used / matched.total:.0%}) are in the file; places are less certain, "
             "which z_sd says; impute the others if that is not enough"
         )
-    return matched.found
+    return matched.used
+
+
+def _say_reference(console: Console, genotypes: GenotypeMatrix, matched: Matched) -> None:
+    """What speaks against having taken absent variants for homozygous ones."""
+    if matched.unseen:
+        console.warn(
+            f"{genotypes.name}: no record on contig {_some(matched.unseen, 3)} of the model; its "
+            "variants there stay missing, and are not taken as homozygous for REF"
+        )
+    if matched.found < MIN_SEEN * matched.used:
+        console.warn(
+            f"{genotypes.name}: --absent-is-ref takes {matched.reference:,} variants as homozygous "
+            f"for REF, and the file has {matched.found:,}; calls over whole genomes have more, so "
+            "if this is an array, a panel or an exome, leave the option out"
+        )
+    if matched.swapped > MAX_SWAPPED * matched.found:
+        console.warn(
+            f"{genotypes.name}: REF and ALT are swapped at {matched.swapped:,} of "
+            f"{matched.found:,} variants, so REF of model and file are not the same genome's, and "
+            "--absent-is-ref may count the wrong allele; leave the option out"
+        )
 
 
 def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -> None:

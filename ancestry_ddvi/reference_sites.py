@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ancestry_ddvi.genotypes import GenotypeMatrix, bare_contig
+from ancestry_ddvi.genotypes import NO_ALT, GenotypeMatrix, bare_contig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,9 @@ MARGIN = 3
 BASES = "ACGT"
 """A base and its complement have codes that add up to 3."""
 
+NO_BASE, ALONE = -1, -2
+"""Codes of what is no base, and of ALT where REF stands alone."""
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -58,7 +61,7 @@ class Sites:
     position
         (n_sites,) int64, 1-based; 0 where the site has none, and is never found.
     ref, alt
-        (n_sites,) int8 codes in `BASES`; -1 for what is no base, which matches nothing.
+        (n_sites,) int8 codes in `BASES`; `NO_BASE` or `ALONE` (of ALT), which match nothing.
     """
 
     contig: np.ndarray
@@ -71,9 +74,9 @@ class Sites:
         """Those of the variant table of a `GenotypeMatrix`."""
         contig, name = variants["contig"].factorize()
         plain = np.array([bare_contig(str(c)) for c in name], dtype=object)
-        code = {base: i for i, base in enumerate(BASES)}
+        code = {base: i for i, base in enumerate(BASES)} | {NO_ALT: ALONE}
         ref, alt = (
-            variants[column].map(code).fillna(-1).to_numpy().astype(np.int8)
+            variants[column].map(code).fillna(NO_BASE).to_numpy().astype(np.int8)
             for column in ("ref", "alt")
         )
         return cls(plain[contig], variants["position"].to_numpy().astype(np.int64), ref, alt)
@@ -148,8 +151,30 @@ class Aligned:
         return dict(zip(RELATIONS, n.tolist(), strict=True))
 
 
-def align(variants: pd.DataFrame | Sites, sites: Sites) -> Aligned:
-    """Find sites in a file, by contig, position and alleles.
+@dataclass(frozen=True)
+class Pairs:
+    """Every variant that a file has at the place of a site; sites ascend, then variants.
+
+    Attributes
+    ----------
+    site, column
+        (n_pairs,) int64 indices of the site and of the variant.
+    relation, turned
+        (n_pairs,) as in `Aligned`; never `absent`.
+    """
+
+    site: np.ndarray
+    column: np.ndarray
+    relation: np.ndarray
+    turned: np.ndarray
+
+    def take(self, which: np.ndarray) -> Pairs:
+        """Some of them."""
+        return Pairs(self.site[which], self.column[which], self.relation[which], self.turned[which])
+
+
+def pair(variants: pd.DataFrame | Sites, sites: Sites) -> Pairs:
+    """Find all variants at the places of sites, and how their alleles stand to these.
 
     Parameters
     ----------
@@ -160,47 +185,49 @@ def align(variants: pd.DataFrame | Sites, sites: Sites) -> Aligned:
     """
     theirs = variants if isinstance(variants, Sites) else Sites.of(variants)
     code = {name: i for i, name in enumerate(dict.fromkeys(theirs.contig))}
-    n_alleles = len(BASES) ** 2
 
     def place(of: Sites) -> np.ndarray:
         contig = np.array([code.get(name, -1) for name in of.contig], dtype=np.int64)
         unplaced = (contig < 0) | (of.position < 1)
         return np.where(unplaced, -1, contig << 40 | of.position)
 
-    def alleles(ref: np.ndarray, alt: np.ndarray, at: np.ndarray) -> np.ndarray:
-        # The complement of what is no base, -1, is 4.
-        known = (at >= 0) & (np.minimum(ref, alt) >= 0) & (np.maximum(ref, alt) < len(BASES))
-        return np.where(known, at * n_alleles + ref * len(BASES) + alt, -1)
-
-    their_place, place_wanted = place(theirs), place(sites)
-    key = alleles(theirs.ref, theirs.alt, their_place)
-    order = np.argsort(key, kind="stable")
-    ordered = key[order]
-
-    def find(ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
-        wanted = alleles(ref, alt, place_wanted)
-        at = np.searchsorted(ordered, wanted)
-        inside = np.minimum(at, len(ordered) - 1)
-        found = (wanted >= 0) & (at < len(ordered)) & (ordered[inside] == wanted)
-        return np.where(found, order[inside], -1)
-
-    ref, alt = sites.ref, sites.alt
-    column = np.full(len(sites), -1, dtype=np.int64)
-    relation = np.full(len(sites), ABSENT, dtype=np.uint8)
-    turned = np.zeros(len(sites), dtype=bool)
-    if not len(ordered):
-        return Aligned(column, relation, turned)
-    relation[np.isin(place_wanted, their_place) & (place_wanted >= 0)] = OTHER
-    for name, first, second, turn in (
+    their_place, wanted = place(theirs), place(sites)
+    order = np.argsort(their_place, kind="stable")
+    ordered = their_place[order]
+    first = np.searchsorted(ordered, wanted)
+    n = np.where(wanted < 0, 0, np.searchsorted(ordered, wanted, side="right") - first)
+    site = np.repeat(np.arange(len(sites)), n)
+    column = order[np.arange(len(site)) + np.repeat(first - (np.cumsum(n) - n), n)]
+    one, other = theirs.ref[column], theirs.alt[column]
+    ref, alt = sites.ref[site], sites.alt[site]
+    relation = np.full(len(site), OTHER, dtype=np.uint8)
+    turned = np.zeros(len(site), dtype=bool)
+    for name, here, there, turn in (
         (SAME, ref, alt, False),
         (SWAPPED, alt, ref, True),
         (FLIPPED, 3 - ref, 3 - alt, False),
         (FLIPPED, 3 - alt, 3 - ref, True),
     ):
-        at = find(first, second)
-        new = (column < 0) & (at >= 0)
-        column[new], relation[new], turned[new] = at[new], name, turn
-    relation[(column >= 0) & (ref + alt == 3)] = AMBIGUOUS
+        # The complement of what is no base is none either.
+        new = (relation == OTHER) & (one == here) & (other == there)
+        new &= (np.minimum(one, other) >= 0) & (np.minimum(ref, alt) >= 0)
+        relation[new], turned[new] = name, turn
+    relation[(relation != OTHER) & (ref + alt == 3)] = AMBIGUOUS
+    return Pairs(site, column, relation, turned)
+
+
+def align(variants: pd.DataFrame | Sites, sites: Sites) -> Aligned:
+    """Find sites in a file, by contig, position and alleles; parameters are those of `pair`."""
+    found = pair(variants, sites)
+    # The first of the best of each site.
+    best = np.lexsort((found.column, found.turned, found.relation, found.site))
+    best = best[np.unique(found.site[best], return_index=True)[1]]
+    column = np.full(len(sites), -1, dtype=np.int64)
+    relation = np.full(len(sites), ABSENT, dtype=np.uint8)
+    turned = np.zeros(len(sites), dtype=bool)
+    at = found.site[best]
+    relation[at], turned[at] = found.relation[best], found.turned[best]
+    column[at] = np.where(found.relation[best] == OTHER, -1, found.column[best])
     return Aligned(column, relation, turned)
 
 

@@ -687,6 +687,38 @@ def test_no_variant_of_the_model_in_the_file(
     assert os.listdir() == []
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ("--absent-is-ref", "give one with --model")),
+        (["--model", "results", "--region", "6"], ("--absent-is-ref with --region", "one of them")),
+    ],
+)
+def test_absent_is_ref_where_it_makes_no_sense(
+    ancestry_ddvi_command: Command,
+    cut: Cut,
+    quick_results: Path,
+    options: list[str],
+    words: tuple[str, ...],
+) -> None:
+    given = [str(quick_results) if o == "results" else o for o in options]
+    outcome = ancestry_ddvi_command("embed", cut.few, "--absent-is-ref", *given)
+    check_refusal(outcome, *words)
+    assert os.listdir() == []
+
+
+def test_too_few_variants_of_the_model(
+    ancestry_ddvi_command: Command, cut: Cut, quick_results: Path, tmp_path: Path
+) -> None:
+    vcf = tmp_path / "panel.vcf"
+    lines = cut.few.read_text().splitlines(keepends=True)
+    header = [line for line in lines if line.startswith("#")]
+    vcf.write_text("".join(header + lines[len(header) : len(header) + 5]))
+    outcome = ancestry_ddvi_command("embed", vcf, "--model", quick_results)
+    check_refusal(outcome, "panel.vcf: ", "of the model's", "are needed", "check species")
+    assert os.listdir() == []
+
+
 def test_a_loss_that_is_not_finite(
     ancestry_ddvi_command: Command, cut: Cut, quick_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from hypothesis.extra.numpy import arrays
 from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.genotypes import MISSING
+from ancestry_ddvi.loaders.lists import VariantList
+from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.plink1 import Plink1Source, plink1_prefix
 from ancestry_ddvi.loaders.sites import SiteRule
 from ancestry_ddvi.loaders.source import Selection
@@ -134,6 +136,19 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         "no position": 1,
         "duplicated site": 1,
     }
+
+
+def test_variants_without_a_second_allele_are_read_for_a_model(tmp_path: Path) -> None:
+    variants = make_variants(3).assign(alt=["0", "C", "."])
+    dosage = np.array([[0, 1, 0], [-1, 2, 0], [1, 0, 2]], dtype=np.int8)
+    write_set(tmp_path / "x", dosage, variants)
+    assert read_genotypes(tmp_path / "x").variants["alt"].tolist() == ["C"]
+    places = frozenset(f"{v.contig}:{v.position}" for v in variants.itertuples())
+    model = VariantList("the model", frozenset(), places, frozenset())
+    read = read_genotypes(tmp_path / "x", ReadOptions(places=model))
+    assert read.variants["alt"].tolist() == [".", "C", "."]
+    # Copies of an allele without a name say nothing.
+    assert read.dosage.tolist() == [[0, 1, 0], [-1, 2, 0], [-1, 0, -1]]
 
 
 def change(suffix: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -25,7 +25,7 @@ from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.guard import GuardedSource
 from ancestry_ddvi.loaders.plink2 import Plink2Source, plink2_prefix
 from ancestry_ddvi.loaders.sites import INDEL, MULTIALLELIC, NOT_AUTOSOMAL, SYMBOLIC, SiteRule
-from ancestry_ddvi.loaders.source import Selection, Source
+from ancestry_ddvi.loaders.source import CallRule, Selection, Source
 
 DATA = Path(__file__).parents[1] / "data"
 PLINK2 = shutil.which("plink2")
@@ -219,6 +219,23 @@ def multiallelic(seed: int, m: int, n: int) -> tuple[np.ndarray, list[int]]:
     alleles = np.stack([rng.integers(0, k + 1, (n, 2)) for k in n_alts])
     alleles[rng.random((m, n)) < 0.2] = -1
     return alleles, n_alts
+
+
+def test_other_alt_alleles_are_missing_for_a_model(tmp_path: Path) -> None:
+    alleles, n_alts = multiallelic(0, m=12, n=6)
+    write_multiallelic(tmp_path / "x", alleles, n_alts)
+    selection = Selection(SiteRule(split=True), CallRule(others_missing=True))
+    found, _ = read(Plink2Source(tmp_path / "x"), selection)
+    expected = np.stack(
+        [
+            np.where(np.isin(call, (0, alt)).all(axis=1), (call == alt).sum(axis=1), MISSING)
+            for call, k in zip(alleles, n_alts, strict=True)
+            for alt in range(1, k + 1)
+        ],
+        axis=1,
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert (expected[alleles.min(axis=2).T[:, np.repeat(np.arange(12), n_alts)] >= 0] < 0).any()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -249,6 +249,9 @@ def test_multiallelic(tmp_path: Path) -> None:
     found, rows = read(VcfZarrSource(tmp_path / "x"), Selection(SiteRule(split=True)))
     assert [row[4] for row in rows] == ["C", "G", "C", "G", "T", "C"]
     assert found.tolist() == [[1, 0, 0, 2, 0, 0], [1, 1, 0, 0, 0, 2]]
+    for_model = Selection(SiteRule(split=True), CallRule(others_missing=True))
+    found, _ = read(VcfZarrSource(tmp_path / "x"), for_model)
+    assert found.tolist() == [[1, -1, -1, 2, -1, 0], [-1, -1, 0, 0, 0, 2]]
 
 
 def test_older_layouts(tmp_path: Path) -> None:

@@ -265,7 +265,11 @@ def test_placing_new_samples(cut: Cut, tmp_path: Path, quick_results: Path) -> N
     assert described["counts"]["samples trained on"] == 0
     assert described["training"] is None
     # Settings of a training that did not happen would mislead.
-    assert described["parameters"] == {"n_draws": 50, "seed": 0, "reading": {}}
+    assert described["parameters"] == {
+        **{"n_draws": 50, "seed": 0},
+        "absent_is_ref": False,
+        "reading": {},
+    }
     assert described["model"]["config"]["training"]["map_steps"] == 60
     metrics = strict_json(out / "metrics.json")
     assert metrics["embedding"]["split"].startswith("held-out")
@@ -379,6 +383,105 @@ def test_a_file_of_the_other_build_and_strand_is_placed_as_it_would_be_on_the_mo
     assert counts["on the other strand"] > 100
     assert counts["matched as they are"] == 0
     pd.testing.assert_frame_equal(*tables)
+
+
+def called_variants(cut: Cut, path: Path, *, without: tuple[str, ...] = ()) -> tuple[Path, Path]:
+    """One new sample as a caller of whole genomes writes it, and the same with all its records.
+
+    The former has records where the sample is not homozygous for REF; some of them have a further
+    ALT allele, and one of them comes twice, first without a call.
+    """
+    genotypes = read_genotypes(cut.few).select(samples=np.array([3]))
+    contig = genotypes.variants["contig"]
+    genotypes = genotypes.select(variants=~contig.isin(without).to_numpy())
+    variants, dosage = genotypes.variants, genotypes.dosage
+    whole = write_vcf(path / "whole.vcf", dosage, ["new"], variants)
+    there = dosage[0] > 0
+    assert 100 < there.sum() < 0.5 * len(there)
+    variants, dosage = variants[there].reset_index(drop=True), dosage[:, there]
+    third = [next(b for b in "ACGT" if b not in pair) for pair in variants["ref"] + variants["alt"]]
+    more = np.arange(len(variants)) % 3 == 0
+    variants["alt"] = variants["alt"].where(~more, variants["alt"] + "," + np.array(third))
+    variants = pd.concat([variants[:1], variants])
+    dosage = np.hstack([np.full((1, 1), MISSING, dtype=np.int8), dosage])
+    return whole, write_vcf(path / "new.vcf", dosage, ["new"], variants)
+
+
+def test_absent_variants_may_be_homozygous_ones(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    whole, called = called_variants(cut, tmp_path)
+    settings = {"model_path": quick_results, "absent_is_ref": True}
+    # A gVCF that has looked at nothing else.
+    header, _, records = called.read_text().partition("\tnew\n")
+    uncalled = "{}\t1\t.\tA\t<NON_REF>\t.\t.\tEND=300000000\tGT\t./.\n"
+    blocks = "".join(map(uncalled.format, {line.split("\t")[0] for line in records.splitlines()}))
+    gvcf = tmp_path / "new.g.vcf"
+    gvcf.write_text(f"{header}\tnew\n{blocks}{records}")
+    tables, runs = {}, {}
+    for name, vcf, more in (
+        ("whole", whole, {"absent_is_ref": False}),
+        ("called", called, {}),
+        ("missing", called, {"absent_is_ref": False}),
+        ("uncalled", gvcf, {}),
+        ("skipped", called, {"reading": ReadOptions(multiallelic="skip")}),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        out, runs[name] = run(cut, folder, vcf=vcf, **(settings | more))
+        tables[name] = [pd.read_csv(out / f) for f in ("embedding.csv", "ancestry.csv")]
+    for name, other in (("whole", "called"), ("missing", "uncalled")):
+        for one, two in zip(tables[name], tables[other], strict=True):
+            pd.testing.assert_frame_equal(one, two)
+    # Controls: without them the sample, of which only ALT is seen, lands elsewhere; and what was
+    # left out is not absent.
+    z = {name: table[["z1", "z2"]].to_numpy()[0] for name, (table, _) in tables.items()}
+    sd = tables["whole"][0][["z1_sd", "z2_sd"]].to_numpy()[0]
+    assert np.abs((z["missing"] - z["whole"]) / sd).max() > 1
+    n_sites = {name: table["n_sites"][0] for name, (_, table) in tables.items()}
+    assert n_sites["missing"] < 0.5 * n_sites["whole"]
+    assert n_sites["missing"] < n_sites["skipped"] < n_sites["whole"]
+    stand = "variants of the model, by what the file has"
+    counts = {name: described["counts"][stand] for name, described in runs.items()}
+    filled, repeated = list(counts["called"])[-2:]
+    assert (filled, repeated.split(" (")[0]) == (
+        "absent, taken as homozygous for REF",
+        "of those matched, there more than once",
+    )
+    assert counts["called"][filled] == counts["missing"]["absent"] > 100
+    assert counts["called"]["absent"] == counts["missing"][filled] == 0
+    assert runs["called"]["ancestry calls"]["sites, by what the file has"][repeated] == 1
+    assert runs["called"]["parameters"]["absent_is_ref"]
+    assert not runs["missing"]["parameters"]["absent_is_ref"]
+    assert not [w for w in runs["called"]["warnings"] if "absent-is-ref" in w]
+
+
+def test_what_speaks_against_homozygous_ones_is_said(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    contigs = list(dict.fromkeys(load_model(quick_results).extractor.variants["contig"]))
+    _, called = called_variants(cut, tmp_path, without=tuple(contigs[1:]))
+    lines = called.read_text().splitlines(keepends=True)
+    # A panel of one chromosome, and REF and ALT of another tool.
+    few = [line for line in lines if line.startswith("#")] + lines[-60:]
+    for i, line in enumerate(few[-60:]):
+        fields = line.split("\t")
+        fields[3:5] = fields[4].split(",")[0], fields[3]
+        few[i - 60] = "\t".join(fields)
+    vcf = tmp_path / "few.vcf"
+    vcf.write_text("".join(few))
+    out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results, absent_is_ref=True)
+    unseen, swapped = (
+        next(w for w in described["warnings"] if words in w)
+        for words in ("no record on contig", "are swapped at")
+    )
+    assert ", ".join(contigs[1:4]) in unseen
+    assert "stay missing" in unseen
+    assert "leave the option out" in swapped
+    stand = described["counts"]["variants of the model, by what the file has"]
+    variants = load_model(quick_results).extractor.variants
+    assert stand["absent"] == (variants["contig"] != contigs[0]).sum()
+    assert pd.read_csv(out / "ancestry.csv")["n_sites"][0] < 0.5 * len(variants)
 
 
 @pytest.mark.parametrize("with_model", [False, True])

@@ -202,7 +202,13 @@ class AncestryCaller:
         variants = genotypes.variants[list(VARIANT_COLUMNS)].reset_index(drop=True)
         return cls(variants, counts, groups, levels, card)
 
-    def call(self, genotypes: GenotypeMatrix, known: np.ndarray | None = None) -> AncestryCalls:
+    def call(
+        self,
+        genotypes: GenotypeMatrix,
+        known: np.ndarray | None = None,
+        *,
+        absent_is_ref: bool = False,
+    ) -> AncestryCalls:
         """Probabilities and typicality of every sample; sites are matched by `alignment`.
 
         Parameters
@@ -211,15 +217,14 @@ class AncestryCaller:
             All samples.
         known
             (n_samples,) bool: samples that are counted in the reference; none if left out.
+        absent_is_ref
+            As in `alignment.match`.
         """
         known = np.zeros(genotypes.n_samples, dtype=bool) if known is None else known
-        column, turned, matched = match(genotypes.variants, self.variants)
-        there = np.flatnonzero(column >= 0)
-        # The other allele counted: what is likely of 0 copies is likely of 2.
+        found = match(genotypes, self.variants, absent_is_ref=absent_is_ref)
+        there = np.flatnonzero(found.used)
         table = self.counts.log_predictive()[:, :, there]
-        swap = turned[there]
-        table[:, :, swap] = table[:, ::-1, swap]
-        dosage = genotypes.dosage[:, column[there]]
+        dosage = found.dosage(there)
         n_sites = (dosage != MISSING).sum(axis=1)
         likelihood = log_likelihood(dosage, table)
         n, names = genotypes.n_samples, self.counts.population
@@ -236,7 +241,7 @@ class AncestryCaller:
             pd.DataFrame(
                 _grouped(p, self.counts.group, len(self.groups)), columns=list(self.groups)
             ),
-            matched,
+            found.matched,
             known,
         )
 

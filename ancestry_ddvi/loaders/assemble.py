@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.genotypes import bare_contig
+from ancestry_ddvi.genotypes import MISSING, NO_ALT, bare_contig
 from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.sites import DUPLICATED, UNCALLED
 from ancestry_ddvi.loaders.source import Block
@@ -56,6 +56,10 @@ class Assembler:
     def add(self, block: Block) -> None:
         """Take what passes the filters of a block."""
         rows, dosage = block
+        if self.options.places is not None:
+            alone = np.array([row[-1] == NO_ALT for row in rows], dtype=bool)
+            if alone.any():  # what is there but the reference allele is not known
+                dosage = np.where(alone[:, None] & (dosage > 0), np.int8(MISSING), dosage)
         if (keep := self._filter(dosage)) is not None:
             rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
             dosage = dosage[keep]
@@ -105,7 +109,10 @@ class Assembler:
         return keep
 
     def finish(self) -> tuple[np.ndarray, pd.DataFrame]:
-        """(n_samples, n_variants) dosage and the table of variants; a repeated site counts once."""
+        """(n_samples, n_variants) dosage and the table of variants; a repeated site counts once.
+
+        Those of a model are all kept: which to use is for whoever matches them.
+        """
         names, refs, alts = self._text
         variants = pd.DataFrame(
             {
@@ -120,7 +127,7 @@ class Assembler:
         sites = variants[["position", "ref", "alt"]].assign(
             contig=variants["contig"].map(bare_contig)
         )
-        duplicated = sites.duplicated().to_numpy()
+        duplicated = sites.duplicated().to_numpy() & (self.options.places is None)
         n_kept = self._n_variants
         if n_duplicated := int(duplicated.sum()):
             self.left_out[DUPLICATED] += n_duplicated

@@ -1,7 +1,8 @@
 """From the two alleles of a call to a dosage, by one rule for every format that holds alleles.
 
     first, second        allele indices: 0 REF, 1, 2, ... ALT, -1 missing, -2 no such allele
-    0/1 -> 1, 1/1 -> 2   copies of the counted allele; any other allele counts as REF
+    0/1 -> 1, 1/1 -> 2   copies of the counted allele
+    1/2, 0/2, 2/2        with another ALT allele: counts as REF, or missing (`others_missing`)
     1   -> 2             haploid, (1, -2): as homozygous
     ./. and .            missing, (-1, -1) and (-1, -2)
     ./1                  a half call: as `CallRule.half_calls` has it
@@ -43,8 +44,9 @@ def dosage_of(first: np.ndarray, second: np.ndarray, alt: int, calls: CallRule) 
     alt
         The allele to count, from 1.
     calls
-        What half calls mean; its `by_rule` counts the half and haploid calls. Where several ALT
-        alleles of a record are taken each is a variant, so the call counts once for each.
+        What half calls and other ALT alleles mean; its `by_rule` counts the half and haploid
+        calls. Where several ALT alleles of a record are taken each is a variant, so the call counts
+        once for each.
 
     Returns
     -------
@@ -58,6 +60,9 @@ def dosage_of(first: np.ndarray, second: np.ndarray, alt: int, calls: CallRule) 
     """
     dosage: np.ndarray = (first == alt).astype(np.int8)
     dosage += second == alt
+    if calls.others_missing:
+        # Not 0 copies: were REF the allele that is counted in the end, it would be 2 of that.
+        dosage[((first > 0) & (first != alt)) | ((second > 0) & (second != alt))] = MISSING
     if not dosage.size or (first.min() >= 0 and second.min() >= 0):
         return dosage
     lower, upper = np.minimum(first, second), np.maximum(first, second)
@@ -74,11 +79,16 @@ def dosage_of(first: np.ndarray, second: np.ndarray, alt: int, calls: CallRule) 
         if calls.half_calls == "missing":
             dosage[half] = MISSING
         elif calls.half_calls == "haploid":
-            dosage[half] *= 2
+            _double(dosage, half)
     if n_haploid := int(np.count_nonzero(haploid)):
         calls.by_rule[HAPLOID] += n_haploid
-        dosage[haploid] *= 2
+        _double(dosage, haploid)
     return dosage
+
+
+def _double(dosage: np.ndarray, which: np.ndarray) -> None:
+    """Take one allele for two, but where that is missing."""
+    dosage[which & (dosage > 0)] = 2
 
 
 def polyploid(alleles: np.ndarray) -> np.ndarray:

@@ -118,8 +118,9 @@ class GuardedSource(Source):
                     del answer  # while the next block comes
                 else:
                     report(answer[1])
-            _, left_out, by_rule, self._sha256, self.format = answer
+            _, left_out, seen, by_rule, self._sha256, self.format = answer
             selection.sites.left_out.update(left_out)
+            selection.sites.seen.update(seen)
             selection.calls.by_rule.update(by_rule)
         finally:
             child.end()
@@ -335,7 +336,7 @@ def _serve(commands: BinaryIO, frames: int) -> None:
     selection.calls.by_rule.clear()
     for block in source.blocks(selection, _Reporter(frames)):
         _send(frames, (_BLOCK, block.rows, block.dosage))
-    counts = selection.sites.left_out, selection.calls.by_rule
+    counts = selection.sites.left_out, selection.sites.seen, selection.calls.by_rule
     _send(frames, (_DONE, *counts, source.sha256(), source.format))
 
 

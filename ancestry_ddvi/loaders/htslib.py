@@ -26,7 +26,7 @@ from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.calls import HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import BGZIP, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.guard import GuardedSource
-from ancestry_ddvi.loaders.sites import MAX_POSITION
+from ancestry_ddvi.loaders.sites import MAX_POSITION, block_end, counted_alt
 from ancestry_ddvi.loaders.source import (
     HARD_CALLED,
     NO_GT,
@@ -188,10 +188,14 @@ class HtslibSource(Source):
                 intern(record.REF.upper()),
             )
             alts = [intern(alt.upper()) for alt in record.ALT]
-            taken = selection.sites.take(*site, alts)
-            if not taken:
+            sites = selection.sites
+            taken = sites.take(*site, alts)
+            # Text, where the header does not declare it.
+            end = block_end(f"END={record.INFO.get('END')}".encode()) if sites.blocks else None
+            inside = sites.inside(*site[:2], alts, end)
+            if not (taken or inside):
                 return
-            calls = _calls(record, len(alts), taken, selection)
+            calls = _calls(record, len(alts), taken or (1,), selection)
         except HalfCallError as fault:
             columns = selection.samples
             column = fault.at[-1] if columns is None else int(columns[fault.at[-1]])
@@ -209,8 +213,11 @@ class HtslibSource(Source):
             if isinstance(calls, str):
                 selection.sites.left_out[calls] += 1
             else:
-                open_block.rows.append((*site, alts[alt - 1]))
+                open_block.rows.append((*site, intern(counted_alt(alts, alt))))
                 open_block.dosage.append(calls[alt])
+        if inside and not isinstance(calls, str):
+            open_block.rows += inside
+            open_block.dosage += [calls[1]] * len(inside)
 
     def _record_error(self, number: int) -> InputError:
         """Find the text of a record that was refused, and say what is wrong with it."""

@@ -30,10 +30,13 @@ class ReadOptions:
     extract, exclude
         Read these variants only, and not those.
     places
-        Read variants at these places only, those of a model; as `extract`, and said apart.
+        Read variants at these places only, those of a model, to be matched with it: repeated sites
+        and records without ALT are kept, and genotypes with another ALT allele are missing.
+    blocks
+        Read these places inside the reference blocks of gVCFs (VCF and BCF) too.
     multiallelic
         `skip` leaves records with several ALT alleles out; `split` takes each SNP allele as a
-        variant of its own.
+        variant of its own; None is `split` at the `places` of a model, else `skip`.
     half_calls
         What `./1` means: `missing`, `reference` (0/1), `haploid` (1/1) or `error`.
     hard_call_threshold
@@ -63,7 +66,8 @@ class ReadOptions:
     extract: VariantList | None = None
     exclude: VariantList | None = None
     places: VariantList | None = None
-    multiallelic: str = "skip"
+    blocks: bool = False
+    multiallelic: str | None = None
     half_calls: str = "missing"
     hard_call_threshold: float = 0.1
     maf: float = 0.0
@@ -82,7 +86,7 @@ class ReadOptions:
             if not 0 <= (value := getattr(self, name)) <= most:
                 flag = name.replace("_", "-")
                 raise OptionError(f"--{flag} must be from 0 to {most:g}, not {value:g}")
-        if self.multiallelic not in MULTIALLELIC:
+        if self.multiallelic not in (None, *MULTIALLELIC):
             raise OptionError(
                 f"--multiallelic must be one of {', '.join(MULTIALLELIC)}, not "
                 f"{self.multiallelic!r}"
@@ -122,9 +126,12 @@ class ReadOptions:
             extract=self.extract,
             exclude=self.exclude,
             places=self.places,
-            split=self.multiallelic == "split",
+            blocks=self.blocks,
+            split=(self.multiallelic or ("skip" if self.places is None else "split")) == "split",
         )
 
     def call_rule(self) -> CallRule:
         """A fresh rule for calls that are no diploid ones, its counts at 0."""
-        return CallRule(self.half_calls, self.hard_call_threshold)
+        return CallRule(
+            self.half_calls, self.hard_call_threshold, others_missing=self.places is not None
+        )

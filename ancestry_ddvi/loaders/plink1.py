@@ -33,7 +33,7 @@ from ancestry_ddvi.loaders.containers import (
     Take,
     iter_lines,
 )
-from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
+from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, counted_alt, parse_position
 from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".bed", ".bim", ".fam")
@@ -234,7 +234,7 @@ class Plink1Source(Source):
                 rows, index = [], []
             site = (intern(contig), at, name, intern(ref.upper()))
             if sites.take(*site, (alt,)):
-                rows.append((*site, intern(alt.upper())))
+                rows.append((*site, intern(counted_alt((alt,), 1))))
                 index.append(number)
         self._check_digest(".bim")
         if index:

@@ -24,7 +24,7 @@ import numpy as np
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.loaders.containers import BYTE_ORDER_MARK, COPY_AGAIN, CheckedFile, iter_lines
 from ancestry_ddvi.loaders.pgen_header import PgenHeader, is_pgen, read_pgen_header
-from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, parse_position
+from ancestry_ddvi.loaders.sites import MAX_POSITION, SiteRule, counted_alt, parse_position
 from ancestry_ddvi.loaders.source import Block, Progress, Selection, Site, Source
 
 SUFFIXES = (".pgen", ".pvar.zst", ".pvar", ".psam")
@@ -116,9 +116,12 @@ class Plink2Source(Source):
         if n_rows:
             with self._reader(variants) as reader:
                 take = _SampleSubset(reader, selection.samples)
+                several = variants.several_alts & selection.calls.others_missing
                 for start in range(0, n_rows, step):
                     part = slice(start, start + step)
-                    dosage = self._dosage(take, variants.index[part], variants.alt[part])
+                    dosage = self._dosage(
+                        take, variants.index[part], variants.alt[part], several[part]
+                    )
                     yield Block(variants.rows[part], dosage)
                     report(_TAKEN + (1 - _TAKEN) * min(1.0, (start + step) / n_rows))
             self._pgen.check_unchanged()  # Pgenlib has read what was hashed
@@ -144,13 +147,20 @@ class Plink2Source(Source):
         except RuntimeError as fault:
             raise self._refused(fault) from fault
 
-    def _dosage(self, take: _SampleSubset, index: np.ndarray, alt: np.ndarray) -> np.ndarray:
+    def _dosage(
+        self, take: _SampleSubset, index: np.ndarray, alt: np.ndarray, several: np.ndarray
+    ) -> np.ndarray:
+        """Copies of the alleles `alt`; of the records `several` none where there is a third."""
         try:
-            if (alt == 1).all():
+            if (alt == 1).all() and not several.any():
                 return take(index, 1)
             dosage = np.empty((len(index), take.n_samples), dtype=np.int8)
             for number in np.unique(alt):
                 dosage[alt == number] = take(index[alt == number], int(number))
+                if (which := several & (alt == number)).any():
+                    there = dosage[which]
+                    there[there + take(index[which], 0) != 2] = MISSING
+                    dosage[which] = there
             return dosage
         except RuntimeError as fault:
             raise self._refused(fault) from fault
@@ -207,6 +217,14 @@ class _Variants:
     alt: np.ndarray
     allele_offsets: np.ndarray | None
 
+    @property
+    def several_alts(self) -> np.ndarray:
+        """(n_rows,) bool: taken of a record with several ALT alleles."""
+        if self.allele_offsets is None:
+            return np.zeros(len(self.rows), dtype=bool)
+        several: np.ndarray = np.diff(self.allele_offsets)[self.index] > 2
+        return several
+
 
 def _read_pvar(
     file: CheckedFile, sites: SiteRule, header: PgenHeader, report: Progress
@@ -237,7 +255,7 @@ def _read_pvar(
         for taken in sites.take(contig, at, name, ref, alts):
             # A handful of contigs and alleles repeats in every record: keep each once.
             rows.append(
-                (intern(contig), at, name, intern(ref.upper()), intern(alts[taken - 1].upper()))
+                (intern(contig), at, name, intern(ref.upper()), intern(counted_alt(alts, taken)))
             )
             index.append(n_variants)
             taken_alts.append(taken)

@@ -313,11 +313,12 @@ class _Reading:
                 assembler.add(block)
         dosage, variants = assembler.finish()
         funnel = selection.sites.left_out + left_out
-        if not len(variants):
+        # Whoever matches the variants of a model says best why there are none.
+        if not len(variants) and (n_taken or not funnel[NOT_OF_MODEL]):
             n_records = n_taken + selection.sites.left_out.total()
             raise self._nothing_left(funnel, n_records, n_taken)
         self._note_lists(options, funnel, n_taken)
-        if dosage.max() < 0:
+        if dosage.size and dosage.max() < 0:
             self.notes.append(
                 "no genotype is called, in any sample at any variant; a GT of ./. hides dosages "
                 "beside it: drop GT (`bcftools annotate -x FORMAT/GT`) to have DS or GP read"
@@ -332,6 +333,7 @@ class _Reading:
             family_id=None if family_id is None else np.array(family_id)[self.orders[0]],
             by_rule=dict(selection.calls.by_rule),
             notes=tuple(self.notes),
+            seen=selection.sites.seen,
         )
 
     def _note_lists(self, options: ReadOptions, funnel: Counter[str], n_taken: int) -> None:
@@ -366,11 +368,6 @@ class _Reading:
                 "with called genotypes"
             )
         reasons = ", ".join(f"{n} {reason}" for reason, n in funnel.most_common())
-        if funnel[NOT_OF_MODEL] and not n_taken:
-            return NotEnoughDataError(
-                f"{self.name}: 0 of the model's variants among its {n_records} ({reasons}); "
-                "check that genome build and contig names agree with the model's"
-            )
         if n_taken:
             return NotEnoughDataError(
                 f"{self.name}: 0 of {n_records} variants are left after the filters ({reasons}); "

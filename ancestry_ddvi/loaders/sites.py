@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from ancestry_ddvi.genotypes import bare_contig
+from ancestry_ddvi.genotypes import NO_ALT, NO_REF, Seen, bare_contig
 from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.loaders.regions import RegionSet
 
@@ -16,9 +17,9 @@ from ancestry_ddvi.loaders.regions import RegionSet
 NOT_AUTOSOMAL = "not on an autosome"
 OUT_OF_REGION = "outside --region"
 IN_EXCLUDED_REGION = "in --exclude-region"
+NOT_OF_MODEL = "not a variant of the model"
 NOT_EXTRACTED = "not in --extract"
 EXCLUDED = "in --exclude"
-NOT_OF_MODEL = "not a variant of the model"
 MULTIALLELIC = "multiallelic"
 SYMBOLIC = "symbolic or missing ALT"
 INDEL = "indel or multi-nucleotide"
@@ -31,7 +32,11 @@ UNCALLED = "no genotype called"
 HUMAN_AUTOSOMES = 22
 MAX_POSITION = 2**31 - 1  # what BCF, PLINK and VCF Zarr have room for
 
+REFERENCE_ALTS = frozenset((NO_ALT, "0", "<NON_REF>", "<*>"))
+"""ALT of a record that has seen the reference allele alone: none, PLINK's, and those of gVCFs."""
+
 _POSITION = re.compile(r"-?[0-9]{1,20}")
+_END = re.compile(rb"(?:^|;)END=([0-9]{1,10})(?:;|$)")
 
 # Names of sex chromosomes, pseudo-autosomal and mitochondrial contigs; PLINK's 0 is "unplaced".
 _NON_AUTOSOMES = frozenset(("X", "Y", "XY", "PAR1", "PAR2", "W", "Z", "M", "MT", "0"))
@@ -62,13 +67,17 @@ class SiteRule:
     extract, exclude
         Use these variants only, and not those; None for no such rule.
     places
-        Use these variants only, those of a model; None for no such rule.
+        Use variants at these places only, those of a model; None for no such rule. Records with no
+        ALT allele are taken there as well: a genotype was called.
+    blocks
+        Take the places inside the reference blocks of a gVCF as well.
     split
-        Take each SNP allele of a multiallelic record as a variant of its own, the other ALT
-        alleles counting as REF (as `bcftools norm -m-` does), where otherwise the record is left
-        out.
+        Take each SNP allele of a multiallelic record as a variant of its own (what the other ALT
+        alleles count as: `CallRule`), where otherwise the record is left out.
     left_out
         How many variants were left out, by reason.
+    seen
+        Where there were records, those left out included.
     """
 
     n_autosomes: int | None = HUMAN_AUTOSOMES
@@ -77,8 +86,10 @@ class SiteRule:
     extract: VariantList | None = None
     exclude: VariantList | None = None
     places: VariantList | None = None
+    blocks: bool = False
     split: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
+    seen: Seen = field(default_factory=Seen)
     _autosomal: dict[str, bool] = field(default_factory=dict, repr=False)
 
     def take(
@@ -94,16 +105,39 @@ class SiteRule:
         taken = []
         for number, alt in enumerate(alts or (".",), start=1):
             reason = self._listed(contig, position, name, ref, (alt,)) or no_snp(ref, alt)
+            if reason == SYMBOLIC and self.places is not None and is_reference(alts):
+                reason = no_base(ref)
             if reason:
                 self.left_out[reason] += 1
             else:
                 taken.append(number)
         return tuple(taken)
 
+    def inside(
+        self, contig: str, position: int, alts: Sequence[str], end: int | None
+    ) -> list[tuple[str, int, str, str, str]]:
+        """The places to take behind the first of a reference block, whose genotypes are those of
+        its record: contig, position, id, REF and ALT of each."""
+        if not self.blocks or end is None or not is_reference(alts):
+            return []
+        places = self._positions.get(bare_contig(contig).upper(), [])
+        some = places[bisect_right(places, position) : bisect_right(places, end)]
+        return [(contig, at, ".", NO_REF, NO_ALT) for at in some]
+
+    @cached_property
+    def _positions(self) -> dict[str, list[int]]:
+        """Those of `places`, ascending, by contig."""
+        found = defaultdict(list)
+        for place in self.places.places if self.places is not None else ():
+            contig, _, position = place.rpartition(":")
+            found[contig].append(int(position))
+        return {contig: sorted(positions) for contig, positions in found.items()}
+
     def _place(self, contig: str, position: int) -> str | None:
         autosomal = self._autosomal.get(contig)
         if autosomal is None:
             autosomal = self._autosomal[contig] = is_autosome(contig, self.n_autosomes)
+            self.seen.contigs.add(bare_contig(contig))
         if not autosomal:
             return NOT_AUTOSOMAL
         if position < 1:  # 0 or negative: PLINK's way of leaving a variant out
@@ -112,6 +146,10 @@ class SiteRule:
             return OUT_OF_REGION
         if self.exclude_regions is not None and self.exclude_regions.covers(contig, position):
             return IN_EXCLUDED_REGION
+        if self.places is not None:
+            if not self.places.names(contig, position, "", "", ()):
+                return NOT_OF_MODEL
+            self.seen.places.add((bare_contig(contig), position))
         return None
 
     def _listed(
@@ -122,8 +160,6 @@ class SiteRule:
             return NOT_EXTRACTED
         if self.exclude is not None and self.exclude.names(*variant):
             return EXCLUDED
-        if self.places is not None and not self.places.names(*variant):
-            return NOT_OF_MODEL
         return None
 
 
@@ -134,6 +170,30 @@ def parse_position(text: str) -> int | None:
     """
     position = int(text) if _POSITION.fullmatch(text) else None
     return None if position is None or abs(position) > MAX_POSITION else position
+
+
+def is_reference(alts: Sequence[str]) -> bool:
+    """Whether a record with these ALT alleles has seen REF alone."""
+    return not alts or (len(alts) == 1 and alts[0].upper() in REFERENCE_ALTS)
+
+
+def block_end(info: bytes) -> int | None:
+    """END in the INFO of a VCF."""
+    found = _END.search(info)
+    return None if found is None else int(found[1])
+
+
+def counted_alt(alts: Sequence[str], number: int) -> str:
+    """The ALT allele that was taken of a record, in capitals; `.` if there is but the reference."""
+    return NO_ALT if is_reference(alts) else alts[number - 1].upper()
+
+
+def no_base(ref: str) -> str | None:
+    """Why an allele is no single base, or None if it is."""
+    ref = ref.upper()
+    if len(ref) != 1:
+        return INDEL
+    return None if ref in "ACGT" else AMBIGUOUS_BASE
 
 
 @lru_cache(maxsize=4096)

@@ -65,6 +65,9 @@ class CallRule:
     ----------
     half_calls
         One of `HALF_CALLS`.
+    others_missing
+        Whether a genotype with another ALT allele than the counted one is missing; else those count
+        as REF, as in `bcftools norm -m-`.
     hard_call_threshold
         Where a record has no GT but a dosage (DS, or GP from which it follows), the nearest whole
         number is the call if it is at most this far; otherwise the genotype is missing, and so
@@ -75,6 +78,7 @@ class CallRule:
 
     half_calls: str = "missing"
     hard_call_threshold: float = 0.1
+    others_missing: bool = False
     by_rule: Counter[str] = field(default_factory=Counter)
 
 

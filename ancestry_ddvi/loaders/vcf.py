@@ -21,7 +21,7 @@ import numpy as np
 
 from ancestry_ddvi.loaders.calls import dosage_of
 from ancestry_ddvi.loaders.containers import COPY_AGAIN, CheckedFile, iter_lines
-from ancestry_ddvi.loaders.sites import MAX_POSITION
+from ancestry_ddvi.loaders.sites import MAX_POSITION, block_end, counted_alt
 from ancestry_ddvi.loaders.source import (
     NO_GT,
     Block,
@@ -262,7 +262,7 @@ class _Reader:
             fields = chunk[start:end].split(b"\t", _N_FIXED)
         if len(fields) <= _N_FIXED:
             raise _UnusualError
-        contig, position, name, ref, alt, *_, keys, _ = fields
+        contig, position, name, ref, alt, *_, info, keys, _ = fields
         calls = start + _N_FIXED + sum(map(len, fields[:_N_FIXED]))
         if chunk[end - 1] == 13:  # a carriage return
             end -= 1
@@ -288,21 +288,24 @@ class _Reader:
             alts = () if alt == b"." else alt.decode().upper().split(",")
         except UnicodeDecodeError:
             raise _UnusualError from None
-        taken = self.selection.sites.take(*site, alts)
+        sites = self.selection.sites
+        taken = sites.take(*site, alts)
         if taken and n_keys == 0:
-            self.selection.sites.left_out[NO_GT] += 1
-        if not taken or n_keys == 0:
+            sites.left_out[NO_GT] += 1
+        rows = [(*site[:3], intern(site[3]), intern(counted_alt(alts, number))) for number in taken]
+        inside = sites.inside(*site[:2], alts, block_end(info)) if sites.blocks else []
+        if not (rows or inside) or n_keys == 0:
             if np.count_nonzero(view[calls:end] == 9) != self.n_samples - 1:
                 raise _UnusualError
             return
         words = self._calls(view, calls, end, n_keys)
-        for number in taken:
+        for number, taken_row in zip([*taken, *[1] * len(inside)], rows + inside, strict=True):
             if len(self._rows) == len(self._words):
                 self._words = np.concatenate([self._words, np.empty_like(self._words[:8])])
             row = self._words[len(self._rows)]
             row[:] = words
             row[-1] = (row[-1] & _THREE_BYTES) | _TAB  # what ends the line counts as a tab
-            self._rows.append((*site[:3], intern(site[3]), intern(alts[number - 1])))
+            self._rows.append(taken_row)
             self._alts.append((number, len(alts)))
 
     def _calls(self, view: np.ndarray, start: int, end: int, n_keys: int) -> np.ndarray:
@@ -351,7 +354,7 @@ class _Reader:
                 if not ((phase == 0) | (phase == _PHASED)).all():
                     raise _UnusualError
                 difference &= _ALLELE_BITS
-            if (number == 1).all():
+            if (number == 1).all() and n_alts.min() > 0:
                 difference += difference >> 16
                 return difference.astype(np.int8)[:, samples]
         first, second = _alleles(words)

@@ -35,7 +35,7 @@ import numpy as np
 from ancestry_ddvi.errors import GenotypeFileError
 from ancestry_ddvi.loaders.calls import NO_ALLELE, HalfCallError, dosage_of, polyploid
 from ancestry_ddvi.loaders.containers import CHANGED, COPY_AGAIN, CheckedFile, stamp
-from ancestry_ddvi.loaders.sites import MAX_POSITION
+from ancestry_ddvi.loaders.sites import MAX_POSITION, counted_alt
 from ancestry_ddvi.loaders.source import NOT_DIPLOID, Block, Progress, Selection, Site, Source
 
 _VERSION = "vcf_zarr_version"
@@ -149,7 +149,7 @@ class VcfZarrSource(Source):
             n_alleles[number] = len(alleles)
             ref, *alts = alleles
             for taken in selection.sites.take(contig, position, name, ref, alts):
-                upper = intern(ref.upper()), intern(alts[taken - 1].upper())
+                upper = intern(ref.upper()), intern(counted_alt(alts, taken))
                 rows.append((contig, position, name, *upper))
                 at.append(number)
                 alts_taken.append(taken)

@@ -50,7 +50,7 @@ from scipy.sparse.linalg import eigsh
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError, check_count
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
-from ancestry_ddvi.preprocessing.alignment import Matched, match
+from ancestry_ddvi.preprocessing.alignment import Matched, match, why_few
 from ancestry_ddvi.preprocessing.filters import (
     VariantCounts,
     column_blocks,
@@ -405,39 +405,23 @@ class FeatureExtractor:
             score[row], noise[row] = _least_squares(observed_gram, score[row], self.unit)
         return Features(score * np.sqrt(self.unit), noise)
 
-    def transform(self, genotypes: GenotypeMatrix) -> Features:
+    def transform(self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False) -> Features:
         """Features of samples that were not learnt from.
 
         Variants are matched by contig, position and alleles, in either build, swapped or on the
-        other strand (`alignment`); those that the file does not have are missing.
+        other strand (`alignment`); those that the file does not have are missing, or homozygous
+        for REF with `absent_is_ref` (`alignment.match`).
 
         Raises
         ------
         NotEnoughDataError
-            If fewer variants match than there are components.
+            If the file has fewer of the variants than there are components.
         """
-        dosage_of, matched = self._match(genotypes)
-        if matched.found < self.loadings.shape[1]:
-            raise NotEnoughDataError(
-                f"{genotypes.name}: {matched.found} of the model's {len(self.variants)} variants "
-                f"are in the file, and {self.loadings.shape[1]} are needed to place a sample; "
-                "check that genome build and contig names agree with the model's"
-            )
-        return replace(self._project(dosage_of, genotypes.n_samples), matched=matched)
-
-    def _match(self, genotypes: GenotypeMatrix) -> tuple[Callable[[slice], np.ndarray], Matched]:
-        """What gives the dosage at a block of the model's variants, and how many the file has."""
-        column, turned, matched = match(genotypes.variants, self.variants)
-
-        def dosage_of(block: slice) -> np.ndarray:
-            at = column[block]
-            dosage = np.full((genotypes.n_samples, len(at)), MISSING, dtype=np.int8, order="F")
-            dosage[:, at >= 0] = genotypes.dosage[:, at[at >= 0]]
-            counted = dosage[:, turned[block]]
-            dosage[:, turned[block]] = np.where(counted == MISSING, counted, 2 - counted)
-            return dosage
-
-        return dosage_of, matched
+        found = match(genotypes, self.variants, absent_is_ref=absent_is_ref)
+        needed = self.loadings.shape[1]
+        if found.matched.found < needed:
+            raise NotEnoughDataError(why_few(found, self.variants, needed))
+        return replace(self._project(found.dosage, genotypes.n_samples), matched=found.matched)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""
