@@ -76,23 +76,24 @@ class Calibration:
         label: np.ndarray,
         fold: np.ndarray,
         start: Calibration | None = None,
+        temperature: float = 1.0,
     ) -> Calibration:
         """From (n, L) log-likelihoods over about as many sites (n,), the true populations (n,), and
         folds (n,) for the distances to populations; sooner from a `start` of more or fewer sites.
+        The `temperature` is one of `temperature`.
         """
         u = _differences(likelihood) / n_sites[:, None]
         weight, bias, slope, tail = _fit_link(u, label, start)
-        # W is sure of the samples that it was learnt from; T from others makes up for it. T times
-        # the link is the link with these three T times as large.
-        t = _temperature(u, label, fold, start)
-        bias, slope, tail = t * bias, t * slope, t * tail
         distance = np.empty(len(u))
         for k in np.unique(fold):
             new = fold == k
             distance[new] = _distance(u[new], *_classes(u[~new], label[~new]))
         quantiles = np.quantile(distance, np.linspace(0, 1, N_QUANTILES))
         centre, factor = _classes(u, label)
-        return cls(float(n_sites.mean()), weight, bias, slope, tail, centre, factor, quantiles)
+        # T times the link is the link with these three T times as large.
+        t = temperature
+        link = weight, t * bias, t * slope, t * tail
+        return cls(float(n_sites.mean()), *link, centre, factor, quantiles)
 
     def log_probability(self, likelihood: np.ndarray, n_sites: np.ndarray) -> np.ndarray:
         """(n, L) log p(l | g) of (n, L) log-likelihoods over (n,) sites."""
@@ -147,6 +148,29 @@ def between(
         log_typicality[rows] += share[rows] * np.log(level.typicality(*given))
     log_p -= _log_sum(log_p)
     return log_p, np.exp(log_typicality)
+
+
+def temperature(
+    likelihood: np.ndarray, n_sites: np.ndarray, label: np.ndarray, fold: np.ndarray
+) -> float:
+    """T of least log loss where samples are given T log p by a link learnt from other folds: W is
+    too sure of the samples that it was learnt from. Arguments as those of `Calibration.learn`."""
+    from scipy.optimize import minimize_scalar
+
+    u = _differences(likelihood) / n_sites[:, None]
+    log_p = np.empty_like(u)
+    for k in range(N_PARTS):
+        new = fold % N_PARTS == k
+        link = _fit_link(u[~new], label[~new], None)
+        with torch.no_grad():
+            log_p[new] = _link(*map(torch.as_tensor, (u[new], *link))).numpy()
+
+    def loss(log_t: float) -> float:
+        scaled = np.exp(log_t) * log_p
+        scaled -= _log_sum(scaled)
+        return -float(scaled[np.arange(len(label)), label].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
 def _differences(likelihood: np.ndarray) -> np.ndarray:
@@ -210,27 +234,6 @@ def _fit_link(
             float(log_slope.exp()) / unit,
             float(log_tail.exp()),
         )
-
-
-def _temperature(
-    u: np.ndarray, label: np.ndarray, fold: np.ndarray, start: Calibration | None
-) -> float:
-    """T of least log loss where samples are given T log p by a link learnt from other folds."""
-    from scipy.optimize import minimize_scalar
-
-    log_p = np.empty_like(u)
-    for k in range(N_PARTS):
-        new = fold % N_PARTS == k
-        link = _fit_link(u[~new], label[~new], start)
-        with torch.no_grad():
-            log_p[new] = _link(*map(torch.as_tensor, (u[new], *link))).numpy()
-
-    def loss(log_t: float) -> float:
-        scaled = np.exp(log_t) * log_p
-        scaled -= _log_sum(scaled)
-        return -float(scaled[np.arange(len(label)), label].mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
 def _classes(u: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

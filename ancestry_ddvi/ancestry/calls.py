@@ -14,7 +14,7 @@ from ancestry_ddvi.ancestry.assignment import (
     group_numbers,
     log_likelihood,
 )
-from ancestry_ddvi.ancestry.calibration import Calibration, between
+from ancestry_ddvi.ancestry.calibration import Calibration, between, temperature
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
 from ancestry_ddvi.preprocessing.alignment import Matched, match
@@ -40,6 +40,9 @@ N_CALIBRATED = 4000
 
 LEVEL_RATIO = 2
 """Calibration is learnt at all sites, at half of them, and so on down to `MIN_SITES`."""
+
+TEMPERED = 3
+"""Temperatures, which cost most, are learnt at one level in so many; they change slowly."""
 
 
 @dataclass(frozen=True)
@@ -364,8 +367,12 @@ def _calibrate(
             likelihood[i, own] = log_likelihood(seen, table)
     levels: list[Calibration] = []
     card = []
-    for found, size in zip(likelihood, n_sites, strict=True):
-        level = Calibration.learn(found, size, label, fold, levels[-1] if levels else None)
+    tempered = sorted({*range(0, n_levels, TEMPERED), n_levels - 1})
+    found_t = [temperature(likelihood[i], n_sites[i], label, fold) for i in tempered]
+    all_t = np.interp(np.arange(n_levels), tempered, found_t)
+    for found, size, t in zip(likelihood, n_sites, all_t, strict=True):
+        start = levels[-1] if levels else None
+        level = Calibration.learn(found, size, label, fold, start, float(t))
         levels.append(level)
         p = np.exp(level.log_probability(found, size))
         shown = {"sites": round(level.n_sites), **_scores(p, label, "population")}
