@@ -9,9 +9,9 @@ classifier q(l | x) learns with the map, from batches of labelled samples of its
 
 Clusters (only where the decoder sees them, before the map): see `dirichlet`.
 
-Decoder (theta): the bound alone, the encoder held. The terms of `geometry` place samples where the
-likelihood of the moment would not; theta now follows, so that the posterior of the model puts a
-sample where the map does.
+Decoder (theta): the bound alone, the encoder held and its Gaussian narrowed. The terms of
+`geometry` place samples where the likelihood of the moment would not; theta now follows, so that
+the posterior of the model puts a sample where the map does.
 
 Posterior (phi), the sleep phase with theta frozen (Piriyakulkij, Wang & Kuleshov 2025): pairs
 (z, x) drawn from the model, whose posterior they are exact draws of, at noise levels from complete
@@ -51,6 +51,11 @@ MATCHED, LEADING = 0.25, 0.5
 """After the first share of the map phase the parts of the prior are matched to the classes; before
 it the bound knows no labels. Until the second it moves the map towards q(l | x), and not q(l | x)
 towards the map: while that is out of place, it would teach the classifier wrong."""
+
+NARROWER = 0.5
+"""The decoder phase draws z from the encoder's Gaussian at this share of its width. At full width
+the decoder is blurred by it, places of samples are less sure than they could be, and the map shows
+the blur: of neighbours on it the relationship is less (benchmarks/README.md)."""
 
 GUIDED_STEPS, UNGUIDED_STEPS = 50, 3000
 """Posterior steps: with a guide there is next to nothing left to learn, measured."""
@@ -471,7 +476,7 @@ def _decoder_terms(model: AncestryModel, data: _Data, config: TrainingConfig) ->
     pairs = _draw_pairs(data, config)
     with torch.no_grad():
         mean, factor = model.posterior.anchor(pairs.seen, pairs.level)
-    return _bound_terms(model, data, pairs, mean, factor)
+    return _bound_terms(model, data, pairs, mean, NARROWER * factor)
 
 
 def _posterior_terms(
