@@ -338,6 +338,11 @@ def cli() -> None:
 )
 @click.option("--save-draws", is_flag=True, help="Write the posterior draws too, draws.npz.")
 @click.option(
+    "--no-pictures",
+    is_flag=True,
+    help="Tables only, no map and no page: of a single sample's time they are the larger part.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -378,6 +383,7 @@ def embed(
     call_threshold: float,
     min_typicality: float,
     save_draws: bool,
+    no_pictures: bool,
     out: Path | None,
     seed: int,
     n_latent: int,
@@ -419,6 +425,7 @@ def embed(
         config=config,
         calling=CallConfig(call_threshold, min_typicality),
         save_draws=save_draws,
+        pictures=not no_pictures,
         force=force,
         console=console,
         command=shlex.join(["ancestry-ddvi", *sys.argv[1:]]),

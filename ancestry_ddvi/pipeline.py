@@ -462,6 +462,7 @@ def embed_file(
     config: EmbedConfig | None = None,
     calling: CallConfig | None = None,
     save_draws: bool = False,
+    pictures: bool = True,
     force: bool = False,
     console: Console | None = None,
     command: str = "",
@@ -494,6 +495,8 @@ def embed_file(
         When to call an ancestry, with a model of a labelled reference.
     save_draws
         Whether to write the posterior draws, `draws.npz`.
+    pictures
+        Whether to write the map and the page.
     console
         Where progress goes.
     command
@@ -557,7 +560,7 @@ def embed_file(
                     genotypes.sample_id,
                     n_draws=config.n_draws,
                     seed=config.seed,
-                    keep_draws=save_draws or genotypes.n_samples <= MAX_REGIONS,
+                    keep_draws=save_draws or (pictures and genotypes.n_samples <= MAX_REGIONS),
                 )
             known, history = model.was_trained_on(genotypes.sample_id), None
             if model.caller is not None:
@@ -647,6 +650,7 @@ def embed_file(
                 warnings=console.warnings,
                 fid=families,
                 covariates=unfit is None,
+                pictures=pictures,
             )
             model.save(folder / "model")
             if table.draws is not None and save_draws:

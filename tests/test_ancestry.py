@@ -13,7 +13,7 @@ from simulate import balding_nichols
 
 from ancestry_ddvi.ancestry import KNOWN, NO_DATA, OUTSIDE, UNCERTAIN, AncestryCaller, CallConfig
 from ancestry_ddvi.ancestry.assignment import PopulationCounts, group_numbers, log_likelihood
-from ancestry_ddvi.ancestry.calibration import between
+from ancestry_ddvi.ancestry.calibration import Calibration, between, temperature
 from ancestry_ddvi.ancestry.calls import MIN_SITES
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
@@ -252,3 +252,28 @@ def test_between_two_levels_lies_what_is_between_them() -> None:
     log_p, _ = between(levels, likelihood, m)
     ends = [level.log_probability(likelihood, m)[0, 0] for level in (low, high)]
     assert min(ends) - 0.05 <= log_p[0, 0] <= max(ends) + 0.05
+
+
+def labelled(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Log-likelihoods (n, 6) over 100 sites, the labels that follow from them, and folds."""
+    rng = np.random.default_rng(seed)
+    likelihood = rng.normal(0, 2, (n, 6))
+    p = np.exp(likelihood - np.log(np.exp(likelihood).sum(axis=1, keepdims=True)))
+    label = (rng.random((n, 1)) > p.cumsum(axis=1)).sum(axis=1).clip(max=5)
+    return likelihood, np.full(n, 100.0), label, np.arange(n) % 10
+
+
+def test_the_temperature_makes_up_for_few_samples() -> None:
+    few, many = (temperature(*labelled(n)) for n in (60, 4000))
+    assert few < 0.85
+    assert many == pytest.approx(1, abs=0.05)
+
+
+def test_a_temperature_flattens_what_the_link_says() -> None:
+    arguments = labelled(400)
+    sharp = Calibration.learn(*arguments)
+    flat = Calibration.learn(*arguments, temperature=0.5)
+    first, second = (c.log_probability(*arguments[:2]) for c in (sharp, flat))
+    expected = 0.5 * first
+    expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(second, expected, atol=1e-9)

@@ -95,6 +95,19 @@ def test_new_samples_are_called_and_drawn_on_the_reference(
     assert len(np.unique(picture[::3, ::3, :3].reshape(-1, 3).round(1), axis=0)) > 40
 
 
+def test_tables_only(new: Path, quick_results: Path, tmp_path: Path) -> None:
+    settings = {"model_path": quick_results, "config": QUICK}
+    embed_file(new, out_dir=tmp_path / "all", **settings)
+    embed_file(new, out_dir=tmp_path / "tables", pictures=False, **settings)
+    whole, tables = (
+        {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "all", tmp_path / "tables")
+    )
+    assert whole - tables == {"map.png", "map.pdf", "report.html"}
+    for name in ("embedding.csv", "ancestry.csv"):
+        assert (tmp_path / "tables" / name).read_bytes() == (tmp_path / "all" / name).read_bytes()
+
+
 def test_held_out_calls_are_scored(
     cut: Cut, new: Path, quick_results: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def write_report(
     fid: Sequence[str] | None = None,
     warnings: Sequence[str] = (),
     covariates: bool = True,
+    pictures: bool = True,
     reference: ReferencePlaces | None = None,
     ancestry: pd.DataFrame | None = None,
     card: Mapping[str, Any] | None = None,
@@ -86,6 +87,8 @@ def write_report(
         Sentences for the top of the page.
     covariates
         Whether to write covariates.tsv, which `unfit_id` may say is impossible.
+    pictures
+        Whether to write the map and the page, which take longer than all else for a few samples.
     reference
         Labelled samples of the model, drawn behind those of the table.
     ancestry
@@ -99,8 +102,7 @@ def write_report(
         If a sample id or a value cannot stand in a covariate file.
     """
     out_dir = Path(out_dir)
-    names = ["embedding.csv", "map.png", "map.pdf", "report.html", "metrics.json"]
-    embedding, png, pdf, page, scores = (out_dir / name for name in names)
+    names = ["embedding.csv", "metrics.json"]
     left_out: list[str] = []
     if covariates:  # first: it may refuse the ids
         names.insert(1, "covariates.tsv")
@@ -108,19 +110,28 @@ def write_report(
     if left_out:
         sentence = "covariates.tsv leaves out what the columns before explain, or is constant: "
         warnings = [*warnings, sentence + ", ".join(left_out)]
-    write_embedding_csv(embedding, table)
+    write_embedding_csv(out_dir / "embedding.csv", table)
     if table.classes is not None:
         names.insert(1, "classes.csv")
         write_classes_csv(out_dir / "classes.csv", table)
     if ancestry is not None:
         names.insert(1, "ancestry.csv")
         write_ancestry_csv(out_dir / "ancestry.csv", ancestry)
-    labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
-    labels["reference"] = reference
-    save_map(table, png, pdf, **labels)
-    write_report_html(
-        page, table, metrics, run, **labels, warnings=warnings, ancestry=ancestry, card=card
-    )
+    if pictures:
+        names += ["map.png", "map.pdf", "report.html"]
+        labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
+        labels["reference"] = reference
+        save_map(table, out_dir / "map.png", out_dir / "map.pdf", **labels)
+        write_report_html(
+            out_dir / "report.html",
+            table,
+            metrics,
+            run,
+            **labels,
+            warnings=warnings,
+            ancestry=ancestry,
+            card=card,
+        )
     text = json.dumps(json_ready(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    scores.write_text(text + "\n", encoding="utf-8")
+    (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
     return Report(tuple(out_dir / name for name in names), tuple(left_out))
