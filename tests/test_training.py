@@ -140,10 +140,12 @@ def test_elbo_rises_and_stays_below_what_the_data_allow(run: Run) -> None:
 
 
 def bound_after(settings: ModelConfig, posterior_steps: int) -> float:
-    """Mean bound of the very samples, from the same map each time."""
+    """Mean bound of the very samples, from the same map each time; the decoder is learnt at the
+    encoder's full width, which a chain without a guide starts from."""
     data = Clusters.make()
     model = data.model(settings)
-    train(model, data.x, data.noise, UNIT, config(150, posterior_steps, wake_every=2), seed=0)
+    short = config(150, posterior_steps, wake_every=2, decoder_width=1.0)
+    train(model, data.x, data.noise, UNIT, short, seed=0)
     return float(model.elbo(data.x, data.noise, n_draws=32).mean())
 
 
@@ -160,8 +162,9 @@ def test_posterior_phase_brings_the_bound_closer() -> None:
 def test_decoder_phase_raises_the_bound_and_leaves_the_encoder_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bound of the encoder's Gaussian, on complete samples."""
+    """The bound of the encoder's Gaussian, at its full width, on complete samples."""
     data = Clusters.make()
+    settings = config(200, 0, noisy_share=0.0, decoder_width=1.0)
     run_phases = training.run_phases
     bound, encoder = [], []
     for with_phase in (False, True):
@@ -171,7 +174,7 @@ def test_decoder_phase_raises_the_bound_and_leaves_the_encoder_as_it_is(
                 patch.setattr(
                     training, "run_phases", lambda m, p, *rest: run_phases(m, p[:1], *rest)
                 )
-            train(model, data.x, data.noise, UNIT, config(200, 0, noisy_share=0.0), seed=0)
+            train(model, data.x, data.noise, UNIT, settings, seed=0)
         encoder.append(weights(model.posterior.anchor))
         # A chain of no guide and no training is the encoder's Gaussian, but for its T steps.
         chain = data.model(UNGUIDED)
@@ -370,6 +373,29 @@ def test_geometry_terms_see_complete_features_of_the_same_samples() -> None:
     with torch.no_grad():
         expected = model.posterior.anchor(x, torch.zeros(len(x)))[0]
     torch.testing.assert_close(mean.detach(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.25])
+def test_the_decoder_phase_draws_from_the_narrowed_encoder(width: float) -> None:
+    data = Clusters.make()
+    model = data.model()
+    drawn: list[Tensor] = []
+    log_likelihood = model.log_likelihood
+
+    def spy(x: Tensor, z: Tensor, noise: Tensor, source: Any) -> Tensor:
+        mean, factor = model.posterior.anchor(x, noise)
+        drawn.append(torch.linalg.solve(factor, (z - mean).unsqueeze(-1)).squeeze(-1))
+        return log_likelihood(x, z, noise, source)
+
+    neighbours = training.Neighbours(data.x, close=5, wide_share=1.0, wide_probability=1.0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.as_tensor(data.x).float()
+    batches = training._Data(x, torch.zeros(len(x)), x, UNIT, neighbours, generator)
+    settings = config(0, 0, map_pairs=2000, decoder_width=width)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(model, "log_likelihood", spy)
+        training._decoder_terms(model, batches, settings)
+    assert float(drawn[0].std()) == pytest.approx(width, rel=0.03)
 
 
 def test_missing_noise_by_hand() -> None:

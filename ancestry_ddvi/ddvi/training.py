@@ -52,11 +52,6 @@ MATCHED, LEADING = 0.25, 0.5
 it the bound knows no labels. Until the second it moves the map towards q(l | x), and not q(l | x)
 towards the map: while that is out of place, it would teach the classifier wrong."""
 
-NARROWER = 0.5
-"""The decoder phase draws z from the encoder's Gaussian at this share of its width. At full width
-the decoder is blurred by it, places of samples are less sure than they could be, and the map shows
-the blur: of neighbours on it the relationship is less (benchmarks/README.md)."""
-
 GUIDED_STEPS, UNGUIDED_STEPS = 50, 3000
 """Posterior steps: with a guide there is next to nothing left to learn, measured."""
 
@@ -70,7 +65,7 @@ _RANGES = {
     "wide_share": _SHARE,
     "wide_probability": _SHARE,
     "noisy_share": _SHARE,
-    "min_kept": (math.ulp(0.0), 1.0, "above 0 and at most 1"),
+    **dict.fromkeys(("decoder_width", "min_kept"), (math.ulp(0.0), 1.0, "above 0 and at most 1")),
     **dict.fromkeys(
         ("map_pairs", "posterior_batch", "posterior_draws", "wake_batch", "class_batch"),
         _ABOVE_0,
@@ -101,6 +96,9 @@ class TrainingConfig:
         Where neighbour partners come from (`geometry.Neighbours`).
     class_weight, class_batch
         Weight of the classification loss (`supervision`), and labelled samples in its batch.
+    decoder_width
+        In the decoder phase z is drawn from the encoder's Gaussian at this share of its width. At
+        full width it blurs the decoder, and with it the places of samples.
     noisy_share
         Share of a map batch that has noise added.
     min_kept
@@ -127,6 +125,7 @@ class TrainingConfig:
     wide_probability: float = 0.5
     class_weight: float = 10.0
     class_batch: int = 64
+    decoder_width: float = 0.5
     noisy_share: float = 0.25
     min_kept: float = 0.004
     posterior_steps: int | None = None
@@ -476,7 +475,7 @@ def _decoder_terms(model: AncestryModel, data: _Data, config: TrainingConfig) ->
     pairs = _draw_pairs(data, config)
     with torch.no_grad():
         mean, factor = model.posterior.anchor(pairs.seen, pairs.level)
-    return _bound_terms(model, data, pairs, mean, NARROWER * factor)
+    return _bound_terms(model, data, pairs, mean, config.decoder_width * factor)
 
 
 def _posterior_terms(
