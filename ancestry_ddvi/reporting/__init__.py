@@ -102,7 +102,8 @@ def write_report(
         If a sample id or a value cannot stand in a covariate file.
     """
     out_dir = Path(out_dir)
-    names = ["embedding.csv", "metrics.json"]
+    drawn = ["map.png", "map.pdf", "report.html"] if pictures else []
+    names = ["embedding.csv", *drawn, "metrics.json"]
     left_out: list[str] = []
     if covariates:  # first: it may refuse the ids
         names.insert(1, "covariates.tsv")
@@ -118,7 +119,6 @@ def write_report(
         names.insert(1, "ancestry.csv")
         write_ancestry_csv(out_dir / "ancestry.csv", ancestry)
     if pictures:
-        names += ["map.png", "map.pdf", "report.html"]
         labels: dict[str, Any] = {"population": population, "superpopulation": superpopulation}
         labels["reference"] = reference
         save_map(table, out_dir / "map.png", out_dir / "map.pdf", **labels)
