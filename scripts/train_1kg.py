@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 import torch
 
-from ancestry_ddvi import read_genotypes
+from ancestry_ddvi import load_model, read_genotypes
+from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.loaders import label_levels, read_labels
 from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding, level_values, with_calls
@@ -28,10 +29,8 @@ DATA = ROOT / "data"
 FIGURES = ROOT / "benchmarks" / "results" / "reference.json"
 
 
-@click.command(help=__doc__)
-@click.option("--out", type=click.Path(path_type=Path), default=MODELS / "1kg")
-@click.option("--map-steps", type=int, help="Fewer steps: a test of the script only.")
-def main(out: Path, map_steps: int | None) -> None:
+def train(map_steps: int | None) -> EmbeddingModel:
+    """The model and what calls ancestry."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise click.UsageError("set the three variables as above: threads change the rounding")
     torch.set_num_threads(1)
@@ -45,15 +44,24 @@ def main(out: Path, map_steps: int | None) -> None:
     with console.stage("learn ancestry calls"):
         levels = level_values(labels, label_levels(labels))
         model = with_calls(fitted, genotypes, *levels, config.seed)
-    provenance = dict(model.provenance)
-    source = dict(genotypes.source)
-    provenance["input"] = source | {"path": "data/1kg_phase3_24k.vcf.gz"}
+    source = dict(genotypes.source) | {"path": "data/1kg_phase3_24k.vcf.gz"}
+    return replace(model, provenance=dict(model.provenance) | {"input": source})
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(path_type=Path), default=MODELS / "1kg")
+@click.option("--map-steps", type=int, help="Fewer steps: a test of the script only.")
+@click.option(
+    "--figures-only", is_flag=True, help="Keep the model; put the figures of the benchmark in anew."
+)
+def main(out: Path, map_steps: int | None, figures_only: bool) -> None:
+    model = load_model(out) if figures_only else train(map_steps)
     if FIGURES.exists():
-        figures = json.loads(FIGURES.read_text("utf-8"))
-        provenance["held-out figures"] = figures["card"]
+        figures = {"held-out figures": json.loads(FIGURES.read_text("utf-8"))["card"]}
+        model = replace(model, provenance=dict(model.provenance) | figures)
     if out.exists():
         shutil.rmtree(out)
-    replace(model, provenance=provenance).save(out)
+    model.save(out)
     size = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"{out}: {size / 1e6:.1f} MB")
 

@@ -11,7 +11,15 @@ import pytest
 from scipy.stats import betabinom
 from simulate import balding_nichols
 
-from ancestry_ddvi.ancestry import KNOWN, NO_DATA, OUTSIDE, UNCERTAIN, AncestryCaller, CallConfig
+from ancestry_ddvi.ancestry import (
+    KNOWN,
+    NO_DATA,
+    OUTSIDE,
+    UNCERTAIN,
+    AncestryCaller,
+    CallConfig,
+    calls,
+)
 from ancestry_ddvi.ancestry.assignment import PopulationCounts, group_numbers, log_likelihood
 from ancestry_ddvi.ancestry.calibration import Calibration, between, temperature
 from ancestry_ddvi.ancestry.calls import MIN_SITES
@@ -252,6 +260,23 @@ def test_between_two_levels_lies_what_is_between_them() -> None:
     log_p, _ = between(levels, likelihood, m)
     ends = [level.log_probability(likelihood, m)[0, 0] for level in (low, high)]
     assert min(ends) - 0.05 <= log_p[0, 0] <= max(ends) + 0.05
+
+
+def test_samples_of_the_reference_under_other_names_are_not_outside_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are counted in their population, and so more like it than any new sample."""
+    genotypes, label, held_out = world()
+    trained = ~held_out & (label != "P4")
+    outside = {}
+    for recounted in (calls.RECOUNTED, 0.0):
+        monkeypatch.setattr(calls, "RECOUNTED", recounted)
+        found = caller().call(genotypes.select(samples=trained))
+        outside[recounted] = (found.typicality < 0.01).mean()
+        right = found.population.columns.to_numpy()[found.population.to_numpy().argmax(axis=1)]
+        assert (right == label[trained]).mean() > 0.95
+    assert outside[0.02] < 0.03
+    assert outside[0.0] > 0.3
 
 
 def labelled(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

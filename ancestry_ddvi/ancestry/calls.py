@@ -34,6 +34,9 @@ MAX_SITES = 50_000
 """Sites that are kept, evenly over those of the reference: more would be more of the same linked
 ones."""
 
+RECOUNTED = 0.02
+"""Samples less typical than this are read again as if they were counted in the reference."""
+
 N_FOLDS = 10
 N_CALIBRATED = 4000
 """Samples, at most, that calibration learns from."""
@@ -229,13 +232,21 @@ class AncestryCaller:
         table = self.counts.log_predictive()[:, :, there]
         dosage = found.dosage(there)
         n_sites = (dosage != MISSING).sum(axis=1)
-        likelihood = log_likelihood(dosage, table)
         n, names = genotypes.n_samples, self.counts.population
-        enough = (n_sites >= MIN_SITES) & ~known
+        rows = np.flatnonzero((n_sites >= MIN_SITES) & ~known)
         p, typicality = np.full((n, len(names)), np.nan), np.full(n, np.nan)
-        if enough.any():
-            log_p, typicality[enough] = between(self.levels, likelihood[enough], n_sites[enough])
-            p[enough] = np.exp(log_p)
+        if len(rows):
+            p[rows], typicality[rows] = self._read(dosage[rows], table, n_sites[rows])
+            # Who is in the reference under another name is too much like its own population to be
+            # new. Had it not been counted there, it would be like any other.
+            odd = rows[typicality[rows] < RECOUNTED]
+            nearest = p[odd].argmax(axis=1)
+            for j in np.unique(nearest):
+                own = odd[nearest == j]
+                without = self.counts.log_predictive(int(j))[:, :, there]
+                again, typical = self._read(dosage[own], without, n_sites[own])
+                better = typical > typicality[own]
+                p[own[better]], typicality[own[better]] = again[better], typical[better]
         return AncestryCalls(
             genotypes.sample_id,
             n_sites,
@@ -247,6 +258,13 @@ class AncestryCaller:
             found.matched,
             known,
         )
+
+    def _read(
+        self, dosage: np.ndarray, table: np.ndarray, n_sites: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (n, L) and typicality (n,) by a table of log p(g | l)."""
+        log_p, typicality = between(self.levels, log_likelihood(dosage, table), n_sites)
+        return np.exp(log_p), typicality
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the caller."""
