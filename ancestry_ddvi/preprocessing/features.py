@@ -40,7 +40,7 @@ mean variance under Hardy-Weinberg 1 whatever a.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -143,6 +143,14 @@ class Features:
     noise: np.ndarray
     matched: Matched | None = None
     denoised: np.ndarray | None = None
+
+    @classmethod
+    def concat(cls, parts: Sequence[Features]) -> Features:
+        """The features of several batches of samples, of which the input has the same variants."""
+        x, noise = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "noise")
+        )
+        return cls(x, noise, parts[0].matched)
 
 
 @dataclass
