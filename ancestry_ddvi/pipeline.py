@@ -504,6 +504,7 @@ def embed_file(
         _check_absent_is_ref(model_path, reading or ReadOptions())
     calling = calling or CallConfig()
     calls: AncestryCalls | None = None
+    fst: Callable[[], pd.DataFrame] | None
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         wanted.check()  # before the reading that a typo would cost
@@ -578,7 +579,7 @@ def embed_file(
                     table.select(scored),
                     population=_rows(fine, scored),
                     superpopulation=_rows(coarse, scored),
-                    fst=fst and fst(),
+                    fst=None if fst is None else fst(),
                     seed=config.seed,
                     data=f"{data}: {len(sample_id)} samples, {n_variants} variants"
                     + _columns_words(levels),
