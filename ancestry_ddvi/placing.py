@@ -1,7 +1,9 @@
 """New samples on the map of a model: read, matched, placed and called, some of them at a time.
 
 What is held of a batch once it is placed are its features, its rows of the tables and the alleles
-counted in each population, so that memory grows with these and not with the genotypes.
+counted in each population, so that memory grows with these and not with the genotypes. Places do
+not depend on the batches: to the last digit, where products of matrices round a row alike whatever
+the number of rows, which they may not for a few.
 """
 
 from __future__ import annotations
@@ -159,7 +161,9 @@ class Placer:
         n_uncalled = 0
         with self.console.stage("place the samples") as update:
             for rows, genotypes in batches:
-                part = model.extractor.transform(genotypes, absent_is_ref=self.absent_is_ref)
+                part = model.extractor.transform(
+                    genotypes, absent_is_ref=self.absent_is_ref, n_all=n
+                )
                 features.append(part)
                 tables.append(embed(part, genotypes.sample_id))
                 if caller is not None:

@@ -22,6 +22,7 @@ from ancestry_ddvi.loaders.batches import GenotypeBatches
 from ancestry_ddvi.loaders.lists import SampleList
 from ancestry_ddvi.loaders.read import NONE_CALLED, Reading
 from ancestry_ddvi.pipeline import embed_file
+from ancestry_ddvi.preprocessing import filters
 from ancestry_ddvi.writers import write_genotypes
 
 # Matrices of a few rows only are rounded otherwise, so that the last digits would differ.
@@ -85,7 +86,10 @@ def test_places_and_calls_do_not_depend_on_the_batches(
     quick_results: Path,
     name: str,
     absent_is_ref: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Of all samples two blocks of variants, of a batch one, if it were by itself.
+    monkeypatch.setattr(filters, "BLOCK_BYTES", 2**19)
     # A file that lacks every fifth variant, for something to be absent.
     there = np.arange(awkward.n_variants) % 5 > 0
     write_genotypes(awkward.select(variants=there), tmp_path / name)
