@@ -107,7 +107,7 @@ def test_no_labels_give_an_empty_table() -> None:
 
 
 def test_counts_of_parts_add_up() -> None:
-    simulated, labels = balding_nichols(60, 500, 0.05, 3, seed=1)
+    simulated, labels = balding_nichols(20, 500, 0.05, 3, seed=1)
     whole = hudson_fst_matrix(simulated, labels)
     alleles = PopulationAlleles(labels)
     # No population is whole in any part, and the last part has one of them alone.

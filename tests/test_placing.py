@@ -22,7 +22,7 @@ from ancestry_ddvi.loaders.batches import GenotypeBatches
 from ancestry_ddvi.loaders.lists import SampleList
 from ancestry_ddvi.loaders.read import NONE_CALLED, Reading
 from ancestry_ddvi.pipeline import embed_file
-from ancestry_ddvi.preprocessing import filters
+from ancestry_ddvi.preprocessing import features
 from ancestry_ddvi.writers import write_genotypes
 
 # Matrices of a few rows only are rounded otherwise, so that the last digits would differ.
@@ -86,10 +86,7 @@ def test_places_and_calls_do_not_depend_on_the_batches(
     quick_results: Path,
     name: str,
     absent_is_ref: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Of all samples two blocks of variants, of a batch one, if it were by itself.
-    monkeypatch.setattr(filters, "BLOCK_BYTES", 2**19)
     # A file that lacks every fifth variant, for something to be absent.
     there = np.arange(awkward.n_variants) % 5 > 0
     write_genotypes(awkward.select(variants=there), tmp_path / name)
@@ -141,9 +138,17 @@ def test_no_more_samples_are_held_than_asked_for(
         held.append(genotypes.n_samples)
         return genotypes
 
+    blocks, sums_of = features.column_blocks, []
+
+    def spied_blocks(n_rows: int, n_columns: int) -> list[slice]:
+        sums_of.append(n_rows)
+        return blocks(n_rows, n_columns)
+
     monkeypatch.setattr(Reading, "read", spied)
+    monkeypatch.setattr(features, "column_blocks", spied_blocks)
     placed(path, tmp_path / "apart", quick_results, AT_ONCE)
     assert held == [33, 33, 34]
+    assert sums_of == [N, N, N]  # which rounds them as it would those of all samples
 
 
 def test_what_each_batch_counts_is_said_in_all(
