@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -122,9 +122,20 @@ class Console:
             hush(self.stream)
 
 
-def say_genotypes(console: Console, genotypes: GenotypeMatrix) -> None:
-    """What was read, what was left out, and which rules were needed."""
-    console.note(f"{genotypes.n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
+def first_few(ids: Iterable[object], n: int = 5) -> str:
+    """The first few ids, and how many more there are."""
+    names = [str(name) for name in ids]
+    more = f", and {len(names) - n:,} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more
+
+
+def say_genotypes(
+    console: Console, genotypes: GenotypeMatrix, n_samples: int | None = None
+) -> None:
+    """What was read, what was left out, and which rules were needed; `n_samples` is how many there
+    are in all, where these are a part of them."""
+    n_samples = genotypes.n_samples if n_samples is None else n_samples
+    console.note(f"{n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
     for reason, n in genotypes.left_out.items():
         if n:
             console.note(f"records left out, {reason}: {n:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +122,30 @@ class EmbeddingTable:
         draws = None if self.draws is None else self.draws[:, samples]
         return EmbeddingTable(
             frame, self.n_latent, self.pcs[samples], self.elbo[samples], classes, on_map, draws
+        )
+
+    @classmethod
+    def concat(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+        """One table of several of one model, as they come."""
+        first = tables[0]
+        if len(tables) == 1:
+            return first
+
+        def joined(name: str, axis: int = 0) -> Any:
+            parts = [getattr(table, name) for table in tables]
+            return None if parts[0] is None else np.concatenate(parts, axis)
+
+        classes = first.classes
+        if classes is not None:
+            classes = pd.concat([table.classes for table in tables], ignore_index=True)
+        return cls(
+            pd.concat([table.frame for table in tables], ignore_index=True),
+            first.n_latent,
+            joined("pcs"),
+            joined("elbo"),
+            classes,
+            joined("classes_on_map"),
+            joined("draws", 1),
         )
 
     def with_labels(self, labels: pd.DataFrame) -> EmbeddingTable:

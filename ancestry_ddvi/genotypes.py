@@ -103,6 +103,9 @@ class GenotypeMatrix:
         What else to know of the reading: samples left out, or put in another order.
     seen
         Where the input has records at all.
+    n_called
+        (n_variants,) samples called at each variant among all that are wanted of the input, where
+        these are a part of them; None where they are all.
 
     Raises
     ------
@@ -119,6 +122,7 @@ class GenotypeMatrix:
     by_rule: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
+    n_called: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.dosage.shape != (len(self.sample_id), len(self.variants)):
@@ -174,14 +178,20 @@ class GenotypeMatrix:
     ) -> GenotypeMatrix:
         """Keep some samples and/or variants (boolean masks or integer indices), in that order."""
         dosage, sample_id, table = self.dosage, self.sample_id, self.variants
-        family_id = self.family_id
+        family_id, n_called = self.family_id, self.n_called
         if samples is not None:
             dosage, sample_id = dosage[samples], sample_id[samples]
             family_id = None if family_id is None else family_id[samples]
         if variants is not None:
             dosage, table = dosage[:, variants], table.iloc[variants].reset_index(drop=True)
+            n_called = None if n_called is None else n_called[variants]
         return replace(
-            self, dosage=dosage, sample_id=sample_id, variants=table, family_id=family_id
+            self,
+            dosage=dosage,
+            sample_id=sample_id,
+            variants=table,
+            family_id=family_id,
+            n_called=n_called,
         )
 
     def content_hash(self) -> str:

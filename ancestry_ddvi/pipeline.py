@@ -16,7 +16,7 @@ import pandas as pd
 from ancestry_ddvi import __version__
 from ancestry_ddvi.ancestry import AncestryCaller, AncestryCalls, CallConfig
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
-from ancestry_ddvi.console import Console, Verbosity, say_genotypes
+from ancestry_ddvi.console import Console, Verbosity, first_few, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
@@ -37,10 +37,10 @@ from ancestry_ddvi.loaders import (
     read_genotypes,
     read_labels,
 )
+from ancestry_ddvi.loaders.batches import GenotypeBatches
 from ancestry_ddvi.loaders.containers import CheckedFile
-from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
-from ancestry_ddvi.preprocessing.alignment import Matched, in_builds
+from ancestry_ddvi.placing import Placer, say_matched
 from ancestry_ddvi.preprocessing.features import (
     MIN_SAMPLES,
     FeatureConfig,
@@ -72,16 +72,6 @@ from ancestry_ddvi.reporting.html import json_ready
 
 MAX_LISTED = 1000
 """More pairs of relatives are counted, not listed."""
-
-MIN_MATCHED = 0.5
-"""A file with less of the model's variants is warned of."""
-
-MIN_SEEN = 0.1
-"""Of the genotypes that a whole genome gives with `absent_is_ref` at least such a share rests on
-records: a sample is not homozygous for REF at about a third of common variants."""
-
-MAX_SWAPPED = 0.05
-"""A larger share of swapped alleles shows a file whose REF is not the model's."""
 
 NOT_A_LABEL = {"NA", "N/A", "n/a", "na", "NaN", "nan", "None", "none", "NULL", "null", ".", "-9"}
 """What other programs write where a label is not known; as a class to learn it is a mistake."""
@@ -409,7 +399,7 @@ def _find_relatives(
         apart = found.left_out | found.near
         console.note(
             f"{len(pairs.kinship):,} pairs of close relatives (kinship {found.min_kinship:.3g} or "
-            f"more); placed on the map, not learnt from and not scored: {_some(ids[apart])}"
+            f"more); placed on the map, not learnt from and not scored: {first_few(ids[apart])}"
         )
     for first, second, kinship in zip(pairs.first, pairs.second, pairs.kinship, strict=True):
         said = f"{ids[first]} and {ids[second]}: {relation(kinship)}, kinship {kinship:.3f}"
@@ -427,14 +417,8 @@ def _say_features(
         console.warn(
             f"{len(low)} samples have a call rate below "
             f"{extractor.config.min_sample_call_rate:g}: placed on the map, not learnt from and "
-            f"not scored ({_some(low)})"
+            f"not scored ({first_few(low)})"
         )
-
-
-def _some(ids: Any, n: int = 5) -> str:
-    """The first few ids, and how many more there are."""
-    shown = ", ".join(str(i) for i in list(ids)[:n])
-    return shown + (f", and {len(ids) - n:,} more" if len(ids) > n else "")
 
 
 @dataclass(frozen=True)
@@ -510,7 +494,7 @@ def embed_file(
     config = config or EmbedConfig()
     console = console or Console(Verbosity.QUIET)
     given = [paths] if isinstance(paths, Path) else list(paths)
-    data = _some([path.name for path in given], 3)
+    data = first_few([path.name for path in given], 3)
     wanted = LabelChoice(labels_path, id_column, population_column, superpopulation_column)
     if supervise is not None and labels_path is None:
         raise OptionError("--supervise learns from labels, and none are given; add --labels TSV")
@@ -520,57 +504,63 @@ def embed_file(
         _check_absent_is_ref(model_path, reading or ReadOptions())
     calling = calling or CallConfig()
     calls: AncestryCalls | None = None
+    fst: Callable[[], pd.DataFrame] | None
     with new_folder(out_dir, force=force) as folder:
         fitted_model = load_model(model_path) if model_path else None
         wanted.check()  # before the reading that a typo would cost
-        genotypes = read_for(
-            config, given, reading or ReadOptions(), console, fitted_model, absent_is_ref
-        )
-        labels, levels, described = wanted.read(genotypes, console)
+        options = reading or ReadOptions()
+        read: GenotypeMatrix | GenotypeBatches
+        if fitted_model is None:
+            read = about = read_for(config, given, options, console)
+        else:
+            placer = Placer(fitted_model, given, options, absent_is_ref, console)
+            read = placer.read()
+            about = read.about
+        sample_id = read.sample_id
+        labels, levels, described = wanted.read(sample_id, console)
+        fine, coarse = level_values(labels, levels)
         # Known before the training that it must not cost.
-        families = None if genotypes.family_id is None else genotypes.family_id.tolist()
-        unfit = unfit_id(map(str, genotypes.sample_id)) or unfit_id(
+        families = None if read.family_id is None else read.family_id.tolist()
+        unfit = unfit_id(map(str, sample_id)) or unfit_id(
             (family for family in families or () if family != "0"), "family"
         )
         if unfit:
-            console.warn(f"covariates.tsv is left out: {genotypes.name}: {unfit}")
+            console.warn(f"covariates.tsv is left out: {about.name}: {unfit}")
         taught = _taught(labels, levels[0], supervise)
-        if fitted_model is None:
+        if isinstance(read, GenotypeMatrix):
             with _last_good_kept(out_dir):
                 fitted = fit_embedding(
-                    genotypes, config, labels=taught, console=console, keep_draws=save_draws
+                    read, config, labels=taught, console=console, keep_draws=save_draws
                 )
             model, table, features = fitted.model, fitted.table, fitted.features
             in_sample, held_out = fitted.trained_on, fitted.held_out
             history = fitted.history
             if labels is not None:
                 with console.stage("learn ancestry calls"):
-                    model = with_calls(
-                        fitted, genotypes, *level_values(labels, levels), config.seed
-                    )
+                    model = with_calls(fitted, read, fine, coarse, config.seed)
+            fst = None if fine is None else partial(hudson_fst_matrix, read, fine)
             n_variants = len(model.extractor.variants)
             parameters = asdict(config) | {"supervise": None if taught is None else taught.name}
             relatives = fitted.relatives
         else:
-            model = fitted_model
-            with console.stage("place the samples"):
-                features = model.extractor.transform(genotypes, absent_is_ref=absent_is_ref)
-                table = model.embed_features(
-                    features,
-                    genotypes.sample_id,
-                    n_draws=config.n_draws,
-                    seed=config.seed,
-                    keep_draws=save_draws or (pictures and genotypes.n_samples <= MAX_REGIONS),
-                )
-            known, history = model.was_trained_on(genotypes.sample_id), None
-            if model.caller is not None:
-                calls = model.caller.call(genotypes, known, absent_is_ref=absent_is_ref)
+            model = placer.model
+            placed = placer.place(
+                read,
+                n_draws=config.n_draws,
+                seed=config.seed,
+                keep_draws=save_draws or (pictures and len(sample_id) <= MAX_REGIONS),
+                population=fine,
+            )
+            about, calls = placed.about, placed.calls
+            features, table = placed.features, placed.table
+            fst = None if placed.alleles is None else placed.alleles.hudson_fst
+            known, history = placed.known, None
             relatives = None
             held_out = ~known
             # A few that the model knows must not stand for a file of new samples.
             in_sample = known & known.all()
-            n_variants = _say_matched(console, genotypes, features.matched, absent_is_ref)
-            _warn_overlap(console, genotypes.sample_id[known], all_known=bool(known.all()))
+            n_variants = say_matched(console, about, features.matched, absent_is_ref)
+            _warn_overlap(console, sample_id[known], all_known=bool(known.all()))
             parameters = {
                 "n_draws": config.n_draws,
                 "seed": config.seed,
@@ -578,9 +568,8 @@ def embed_file(
             }
             taught = _taught_before(console, model, labels)
         called = np.isfinite(features.noise)
-        _warn_no_data(console, genotypes.sample_id[~called])
+        _warn_no_data(console, sample_id[~called])
         scored = called & (in_sample | held_out)
-        fine, coarse = level_values(labels, levels)
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
         with console.stage("score the embedding"):
@@ -590,9 +579,9 @@ def embed_file(
                     table.select(scored),
                     population=_rows(fine, scored),
                     superpopulation=_rows(coarse, scored),
-                    fst=None if fine is None else hudson_fst_matrix(genotypes, fine),
+                    fst=None if fst is None else fst(),
                     seed=config.seed,
-                    data=f"{data}: {genotypes.n_samples} samples, {n_variants} variants"
+                    data=f"{data}: {len(sample_id)} samples, {n_variants} variants"
                     + _columns_words(levels),
                     held_out=held_out[scored],
                 )
@@ -606,7 +595,7 @@ def embed_file(
                     None if taught is None else taught.reset_index(drop=True),
                     called & held_out,
                     seed=config.seed,
-                    data=f"{data}: {genotypes.n_samples} samples",
+                    data=f"{data}: {len(sample_id)} samples",
                 )
             if calls is not None:
                 metrics |= call_scores(
@@ -616,7 +605,7 @@ def embed_file(
                     coarse,
                     called & held_out,
                     seed=config.seed,
-                    data=f"{data}: {genotypes.n_samples} samples",
+                    data=f"{data}: {len(sample_id)} samples",
                 )
             metrics["model"] = _model_metrics(
                 table.elbo, scored & in_sample, scored & held_out, data, config
@@ -629,11 +618,19 @@ def embed_file(
             "close relative": int(related.sum()),
             reason: int((called & ~scored & ~related).sum()),
         }
-        parameters["reading"] = (reading or ReadOptions()).describe()
+        parameters["reading"] = options.describe()
         run = describe_run(
-            genotypes, model, features.matched, not_scored, parameters, history, described, command
+            about,
+            len(sample_id),
+            model,
+            features.matched,
+            not_scored,
+            parameters,
+            history,
+            described,
+            command,
         )
-        run["relatives"] = _describe_relatives(genotypes.sample_id, relatives)
+        run["relatives"] = _describe_relatives(sample_id, relatives)
         with console.stage("write the results"):
             if calls is not None:
                 run["ancestry calls"] = _describe_calls(console, calls, calling)
@@ -799,10 +796,10 @@ class LabelChoice:
             CheckedFile(self.path, LabelFileError)
 
     def read(
-        self, genotypes: GenotypeMatrix, console: Console
+        self, sample_id: np.ndarray, console: Console
     ) -> tuple[LabelTable | None, Levels, dict[str, Any] | None]:
         """The labels, the columns of populations and superpopulations, and both described."""
-        labels = _read_labels(console, self.path, self.id_column, genotypes)
+        labels = _read_labels(console, self.path, self.id_column, sample_id)
         levels: Levels = (None, None)
         if labels is not None:
             levels = label_levels(labels, self.population, self.superpopulation)
@@ -829,35 +826,16 @@ def read_for(
     paths: Sequence[Path],
     options: ReadOptions,
     console: Console,
-    model: EmbeddingModel | None = None,
-    absent_is_ref: bool = False,
 ) -> GenotypeMatrix:
-    """Read what the run can use: common variants, or those of the model."""
-    if model is None:
-        options = replace(options, maf=max(options.maf, config.features.min_maf))
-        counted = partial(training_mask, config=config, name=_some(paths, 3))
-    else:
-        # The model has chosen its chromosomes already.
-        places = _places(model.sites)
-        options = replace(options, places=places, blocks=absent_is_ref, chr_set=None)
-        counted = None
+    """Read what the run can learn from: common variants."""
+    options = replace(options, maf=max(options.maf, config.features.min_maf))
+    counted = partial(training_mask, config=config, name=first_few(paths, 3))
     with console.stage("read genotypes") as update:
         genotypes = read_genotypes(paths, options, update, counted=counted)
     say_genotypes(console, genotypes)
     if said := unlike_build(genotypes, options.region_builds):
         console.warn(said)
     return genotypes
-
-
-def _places(variants: pd.DataFrame) -> VariantList:
-    """Where a model's variants are, in either build; their alleles are matched later."""
-    places = frozenset(
-        f"{contig.upper()}:{position}"
-        for sites in in_builds(variants).values()
-        for contig, position in zip(sites.contig, sites.position, strict=True)
-        if position > 0
-    )
-    return VariantList("the model", frozenset(), places, frozenset())
 
 
 def _describe_relatives(
@@ -885,19 +863,19 @@ def _describe_relatives(
 
 
 def _read_labels(
-    console: Console, path: Path | None, id_column: str | None, genotypes: GenotypeMatrix
+    console: Console, path: Path | None, id_column: str | None, sample_id: np.ndarray
 ) -> LabelTable | None:
     if path is None:
         return None
-    labels = read_labels(path, genotypes.sample_id, id_column)
+    labels = read_labels(path, sample_id, id_column)
     if labels.missing:
         console.warn(
-            f"{path}: no row for {len(labels.missing):,} of {genotypes.n_samples:,} samples "
-            f"({_some(labels.missing)}); they are embedded and left out of label metrics"
+            f"{path}: no row for {len(labels.missing):,} of {len(sample_id):,} samples "
+            f"({first_few(labels.missing)}); they are embedded and left out of label metrics"
         )
     if labels.extra:
         console.note(
-            f"{path}: {len(labels.extra):,} rows have no genotypes ({_some(labels.extra)})"
+            f"{path}: {len(labels.extra):,} rows have no genotypes ({first_few(labels.extra)})"
         )
     return labels
 
@@ -919,56 +897,12 @@ def _check_absent_is_ref(model_path: Path | None, reading: ReadOptions) -> None:
         )
 
 
-def _say_matched(
-    console: Console, genotypes: GenotypeMatrix, matched: Matched | None, absent_is_ref: bool
-) -> int:
-    """How many of the model's variants the file has, said on the way."""
-    assert matched is not None  # `transform` counts them
-    counts = [f"{n:,} {words}" for words, n in matched.by_words().items() if n]
-    console.note(f"variants of the model: {', '.join(counts)}")
-    if matched.build is not None:
-        console.note(
-            f"{genotypes.name}: positions are those of {matched.build}, and the model's are not; "
-            "variants that are sites of 1kg were looked for at their positions there"
-        )
-    if absent_is_ref:
-        _say_reference(console, genotypes, matched)
-    if matched.used < MIN_MATCHED * matched.total:
-        console.warn(
-            f"{genotypes.name}: only {matched.used:,} of the model's {matched.total:,} variants "
-            f"({matched.used / matched.total:.0%}) are in the file; places are less certain, "
-            "which z_sd says; impute the others if that is not enough"
-        )
-    return matched.used
-
-
-def _say_reference(console: Console, genotypes: GenotypeMatrix, matched: Matched) -> None:
-    """What speaks against having taken absent variants for homozygous ones."""
-    if matched.unseen:
-        console.warn(
-            f"{genotypes.name}: no record on contig {_some(matched.unseen, 3)} of the model; its "
-            "variants there stay missing, and are not taken as homozygous for REF"
-        )
-    if matched.found < MIN_SEEN * matched.used:
-        console.warn(
-            f"{genotypes.name}: --absent-is-ref takes {matched.reference:,} variants as homozygous "
-            f"for REF, and the file has {matched.found:,}; calls over whole genomes have more, so "
-            "if this is an array, a panel or an exome, leave the option out"
-        )
-    if matched.swapped > MAX_SWAPPED * matched.found:
-        console.warn(
-            f"{genotypes.name}: REF and ALT are swapped at {matched.swapped:,} of "
-            f"{matched.found:,} variants, so REF of model and file are not the same genome's, and "
-            "--absent-is-ref may count the wrong allele; leave the option out"
-        )
-
-
 def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -> None:
     if len(sample_id):
         scored = "scored as in-sample" if all_known else "left out of the metrics"
         console.warn(
             f"{len(sample_id)} samples share an id with samples the model was trained on "
-            f"({_some(sample_id)}): placed like new ones, so not just where the "
+            f"({first_few(sample_id)}): placed like new ones, so not just where the "
             f"training run has them, and {scored}"
         )
 
@@ -1023,7 +957,7 @@ def _warn_no_data(console: Console, sample_id: np.ndarray) -> None:
     if len(sample_id):
         console.warn(
             f"{len(sample_id)} samples have no called genotype at the model's variants; their rows "
-            f"say nothing but the prior and are not scored ({_some(sample_id)})"
+            f"say nothing but the prior and are not scored ({first_few(sample_id)})"
         )
 
 

@@ -33,7 +33,8 @@ LIBRARIES = (
 
 
 def describe_run(
-    genotypes: GenotypeMatrix,
+    about: GenotypeMatrix,
+    n_samples: int,
     model: EmbeddingModel,
     matched: Matched | None,
     not_scored: Mapping[str, int],
@@ -44,18 +45,19 @@ def describe_run(
 ) -> dict[str, Any]:
     """Everything a reader needs to run it again and to see what was left out where.
 
-    `history` is None if the model was trained by an earlier run, whose filters and settings then
-    stand under `model`; `matched` says what the input has of its variants. `not_scored` counts
-    the samples that no metric rests on, by reason.
+    `about` may be without the samples, of which there are `n_samples`. `history` is None if the
+    model was trained by an earlier run, whose filters and settings then stand under `model`;
+    `matched` says what the input has of its variants. `not_scored` counts the samples that no
+    metric rests on, by reason.
     """
     counts: dict[str, Any] = {
-        "samples": genotypes.n_samples,
+        "samples": n_samples,
         "samples trained on": 0 if history is None else model.provenance["n_training_samples"],
         "samples not scored": dict(not_scored),
         "samples without labels": labels and labels["samples without a row"],
         "label rows without genotypes": labels and labels["rows without genotypes"],
-        "biallelic SNPs read": genotypes.n_variants,
-        "records left out": dict(genotypes.left_out),
+        "biallelic SNPs read": about.n_variants,
+        "records left out": dict(about.left_out),
     }
     if matched is not None:
         counts["variants of the model"] = len(model.extractor.variants)
@@ -67,7 +69,7 @@ def describe_run(
         "version": __version__,
         "command": command,
         "seed": parameters["seed"],
-        "input": dict(genotypes.source),
+        "input": dict(about.source),
         "positions translated to": matched and matched.build,
         "labels": labels,
         "counts": counts,

@@ -12,7 +12,7 @@ from simulate import balding_nichols
 
 from ancestry_ddvi.errors import LabelFileError
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.preprocessing.fst import PopulationAlleles, hudson_fst_matrix
 
 
 def genotypes(dosage: np.ndarray) -> GenotypeMatrix:
@@ -104,3 +104,13 @@ def test_labels_must_match_the_samples() -> None:
 def test_no_labels_give_an_empty_table() -> None:
     fst = hudson_fst_matrix(genotypes(np.ones((4, 2))), np.array([None] * 4, dtype=object))
     assert fst.shape == (0, 0)
+
+
+def test_counts_of_parts_add_up() -> None:
+    simulated, labels = balding_nichols(20, 500, 0.05, 3, seed=1)
+    whole = hudson_fst_matrix(simulated, labels)
+    alleles = PopulationAlleles(labels)
+    # No population is whole in any part, and the last part has one of them alone.
+    for rows in (slice(0, 7), slice(7, 59), slice(59, 60)):
+        alleles.add(simulated.select(samples=np.arange(60)[rows]), rows)
+    pd.testing.assert_frame_equal(alleles.hudson_fst(), whole, check_exact=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,18 @@ class AncestryCalls:
     group: pd.DataFrame
     matched: Matched
     known: np.ndarray
+
+    @classmethod
+    def concat(cls, calls: Sequence[AncestryCalls]) -> AncestryCalls:
+        """The calls of several batches of samples, of which the input has the same sites."""
+        names = ("sample_id", "n_sites", "typicality", "known")
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(each, name) for each in calls]) for name in names
+        }
+        for level in ("population", "group"):
+            parts = [getattr(each, level) for each in calls]
+            joined[level] = pd.concat(parts, ignore_index=True)
+        return cls(**joined, matched=calls[0].matched)
 
     def frame(self, config: CallConfig | None = None) -> pd.DataFrame:
         """One row a sample: sites, typicality, the call of each level with its probability, and

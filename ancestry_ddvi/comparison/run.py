@@ -149,7 +149,7 @@ def compare_files(
         replace(largest, features=features), paths, reading or ReadOptions(), console
     )
     genotypes = _common(everything, config)
-    table, levels, described = labels.read(genotypes, console)
+    table, levels, described = labels.read(genotypes.sample_id, console)
     fine, coarse = level_values(table, levels)
     known = {"population": fine, "superpopulation": coarse}
     texts = {

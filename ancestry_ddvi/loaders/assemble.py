@@ -26,6 +26,15 @@ _MIN_GROWTH = 2**22  # bytes
 _GROWTH = 8  # by an eighth of what is held
 
 
+def known_dosage(block: Block, options: ReadOptions) -> np.ndarray:
+    """(n_rows, n_samples) int8 dosages of a block, as they are held."""
+    if options.places is not None:
+        alone = np.array([row[-1] == NO_ALT for row in block.rows], dtype=bool)
+        if alone.any():  # what is there but the reference allele is not known
+            return np.where(alone[:, None] & (block.dosage > 0), np.int8(MISSING), block.dosage)
+    return block.dosage
+
+
 @dataclass
 class Assembler:
     """Filters blocks and puts those variants together that pass.
@@ -55,11 +64,7 @@ class Assembler:
 
     def add(self, block: Block) -> None:
         """Take what passes the filters of a block."""
-        rows, dosage = block
-        if self.options.places is not None:
-            alone = np.array([row[-1] == NO_ALT for row in rows], dtype=bool)
-            if alone.any():  # what is there but the reference allele is not known
-                dosage = np.where(alone[:, None] & (dosage > 0), np.int8(MISSING), dosage)
+        rows, dosage = block.rows, known_dosage(block, self.options)
         if (keep := self._filter(dosage)) is not None:
             rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
             dosage = dosage[keep]

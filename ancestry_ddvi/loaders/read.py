@@ -24,7 +24,7 @@ import numpy as np
 
 from ancestry_ddvi.errors import GenotypeFileError, InputError, NotEnoughDataError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
-from ancestry_ddvi.loaders.assemble import Assembler
+from ancestry_ddvi.loaders.assemble import Assembler, known_dosage
 from ancestry_ddvi.loaders.containers import BYTE_ORDER_MARK, COPY_AGAIN, PLAIN, CheckedFile
 from ancestry_ddvi.loaders.options import ReadOptions
 from ancestry_ddvi.loaders.sites import (
@@ -36,6 +36,11 @@ from ancestry_ddvi.loaders.sites import (
 from ancestry_ddvi.loaders.source import NO_GT, Progress, Selection, Source
 
 STANDARD_INPUT = "-"
+
+NONE_CALLED = (
+    "no genotype is called, in any sample at any variant; a GT of ./. hides dosages beside it: "
+    "drop GT (`bcftools annotate -x FORMAT/GT`) to have DS or GP read"
+)
 
 _N_NAMED = 3
 
@@ -188,29 +193,29 @@ def read_sources(
 ) -> GenotypeMatrix:
     """As `read_genotypes`, of sources that are open."""
     options = options or ReadOptions()
-    report = _rising(progress or (lambda fraction: None))
-    reading = _match(sources, options)
+    report = rising(progress or (lambda fraction: None))
+    reading = match_samples(sources, options)
     n_passes = 1 + (options.mind < 1)
     if options.mind < 1:
-        reading.drop_badly_called(options, _share(report, 0, n_passes))
-    matrix = reading.read(options, counted, _share(report, n_passes - 1, n_passes))
+        reading.drop_badly_called(options, share(report, 0, n_passes))
+    matrix = reading.read(options, counted, share(report, n_passes - 1, n_passes))
     report(1.0)
     return matrix
 
 
-def _rising(report: Progress) -> Progress:
+def rising(report: Progress) -> Progress:
     """Progress that never falls, whatever a reader does that starts anew."""
     most = 0.0
 
-    def rising(fraction: float) -> None:
+    def raised(fraction: float) -> None:
         nonlocal most
         most = max(most, fraction)
         report(most)
 
-    return rising
+    return raised
 
 
-def _share(report: Progress, at: int, n: int) -> Progress:
+def share(report: Progress, at: int, n: int) -> Progress:
     """Progress of the part `at` of `n` equal ones."""
     return lambda fraction: report((at + fraction) / n)
 
@@ -257,7 +262,7 @@ def spooled(paths: list[str]) -> Iterator[list[str]]:
 
 
 @dataclass
-class _Reading:
+class Reading:
     """Sources of the same samples, and which of these to take, in what order.
 
     Attributes
@@ -279,6 +284,16 @@ class _Reading:
         """(n_samples,) of those to take."""
         taken: np.ndarray = np.array(self.sources[0].sample_id)[self.orders[0]]
         return taken
+
+    @property
+    def family_id(self) -> np.ndarray | None:
+        """(n_samples,) of those to take, where the first source has such."""
+        family_id = self.sources[0].family_id
+        return None if family_id is None else np.array(family_id)[self.orders[0]]
+
+    def part(self, rows: slice) -> Reading:
+        """Of some of the samples, with notes of its own."""
+        return Reading(self.sources, [order[rows] for order in self.orders], list(self.notes))
 
     @property
     def name(self) -> str:
@@ -308,7 +323,7 @@ class _Reading:
         )
         n_taken = 0
         for number, (source, selection) in enumerate(self.selections(options)):
-            for block in source.blocks(selection, _share(report, number, len(self.sources))):
+            for block in source.blocks(selection, share(report, number, len(self.sources))):
                 n_taken += len(block.rows)
                 assembler.add(block)
         dosage, variants = assembler.finish()
@@ -319,18 +334,14 @@ class _Reading:
             raise self._nothing_left(funnel, n_records, n_taken)
         self._note_lists(options, funnel, n_taken)
         if dosage.size and dosage.max() < 0:
-            self.notes.append(
-                "no genotype is called, in any sample at any variant; a GT of ./. hides dosages "
-                "beside it: drop GT (`bcftools annotate -x FORMAT/GT`) to have DS or GP read"
-            )
-        family_id = self.sources[0].family_id
+            self.notes.append(NONE_CALLED)
         return GenotypeMatrix(
             dosage=dosage,
             sample_id=self.sample_id,
             variants=variants,
             source=self._provenance(),
             left_out={reason: n for reason, n in funnel.items() if n},
-            family_id=None if family_id is None else np.array(family_id)[self.orders[0]],
+            family_id=self.family_id,
             by_rule=dict(selection.calls.by_rule),
             notes=tuple(self.notes),
             seen=selection.sites.seen,
@@ -381,12 +392,21 @@ class _Reading:
             f"{remedy}"
         )
 
+    def count_called(self, options: ReadOptions, report: Progress) -> np.ndarray:
+        """(n_variants,) samples called at each variant, by a reading that holds nothing."""
+        counts = [np.zeros(0, dtype=np.int64)]
+        for number, (source, selection) in enumerate(self.selections(options)):
+            for block in source.blocks(selection, share(report, number, len(self.sources))):
+                called = known_dosage(block, options) != MISSING
+                counts.append(np.count_nonzero(called, axis=1))
+        return np.concatenate(counts)
+
     def drop_badly_called(self, options: ReadOptions, report: Progress) -> None:
         """Leave out samples with too many missing genotypes, by a reading that holds nothing."""
         n_variants = 0
         n_missing = np.zeros(len(self.orders[0]), dtype=np.int64)
         for number, (source, selection) in enumerate(self.selections(options)):
-            for block in source.blocks(selection, _share(report, number, len(self.sources))):
+            for block in source.blocks(selection, share(report, number, len(self.sources))):
                 n_variants += len(block.rows)
                 n_missing += np.count_nonzero(block.dosage == MISSING, axis=0)
         bad = n_missing > options.mind * n_variants
@@ -401,7 +421,7 @@ class _Reading:
         self.orders = [order[~bad] for order in self.orders]
 
 
-def _match(given: Sequence[Source], options: ReadOptions) -> _Reading:
+def match_samples(given: Sequence[Source], options: ReadOptions) -> Reading:
     """Find the samples wanted in every source."""
     sources: list[Source] = []
     for source in given:
@@ -416,7 +436,7 @@ def _match(given: Sequence[Source], options: ReadOptions) -> _Reading:
             f"{first.path}: --keep and --remove leave none of its {len(first.sample_id)} samples; "
             "check that they name ids of this file"
         )
-    reading = _Reading(sources, [order], notes)
+    reading = Reading(sources, [order], notes)
     wanted = [first.sample_id[at] for at in order]
     for source in sources[1:]:
         _same_samples(first, source)

@@ -222,7 +222,12 @@ def match(
     n_called = np.zeros(len(relation), dtype=int)
     several = usable & (n_usable > 1)[pairs.site]
     if several.any():
-        n_called[several] = (genotypes.dosage[:, pairs.column[several]] != MISSING).sum(axis=0)
+        columns = pairs.column[several]
+        n_called[several] = (
+            (genotypes.dosage[:, columns] != MISSING).sum(axis=0)
+            if genotypes.n_called is None
+            else genotypes.n_called[columns]
+        )
     # Of equals the first, but one that has seen both alleles before one that has seen REF alone.
     alone = file.alt[pairs.column] == ALONE
     order = np.lexsort((pairs.column, alone, relation, -n_called, ~usable, pairs.site))

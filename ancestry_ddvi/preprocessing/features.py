@@ -40,7 +40,7 @@ mean variance under Hardy-Weinberg 1 whatever a.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -143,6 +143,14 @@ class Features:
     noise: np.ndarray
     matched: Matched | None = None
     denoised: np.ndarray | None = None
+
+    @classmethod
+    def concat(cls, parts: Sequence[Features]) -> Features:
+        """The features of several batches of samples, of which the input has the same variants."""
+        x, noise = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "noise")
+        )
+        return cls(x, noise, parts[0].matched)
 
 
 @dataclass
@@ -375,15 +383,18 @@ class FeatureExtractor:
         x[dosage == MISSING] = 0
         return x
 
-    def _project(self, dosage_of: Callable[[slice], np.ndarray], n: int) -> Features:
+    def _project(
+        self, dosage_of: Callable[[slice], np.ndarray], n: int, n_all: int | None = None
+    ) -> Features:
         """Least squares on each sample's observed variants.
 
         `dosage_of` gives the (n, b) dosages of a block of `variants`; all at once might be too much
-        to hold beside the genotypes.
+        to hold beside the genotypes. Blocks are those of `n_all` samples, so that sums over them
+        are rounded as if all these were here.
         """
         k = self.loadings.shape[1]
         upper = np.triu_indices(k)
-        blocks = column_blocks(n, len(self.loadings))
+        blocks = column_blocks(n_all or n, len(self.loadings))
         any_missing = np.zeros(n, dtype=bool)
         for block in blocks:
             any_missing |= (dosage_of(block) == MISSING).any(axis=1)
@@ -405,12 +416,15 @@ class FeatureExtractor:
             score[row], noise[row] = _least_squares(observed_gram, score[row], self.unit)
         return Features(score * np.sqrt(self.unit), noise)
 
-    def transform(self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False) -> Features:
+    def transform(
+        self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False, n_all: int | None = None
+    ) -> Features:
         """Features of samples that were not learnt from.
 
         Variants are matched by contig, position and alleles, in either build, swapped or on the
         other strand (`alignment`); those that the file does not have are missing, or homozygous
-        for REF with `absent_is_ref` (`alignment.match`).
+        for REF with `absent_is_ref` (`alignment.match`). Of a batch `n_all` says how many samples
+        there are in all, and features do not depend on the batch.
 
         Raises
         ------
@@ -421,7 +435,8 @@ class FeatureExtractor:
         needed = self.loadings.shape[1]
         if found.matched.found < needed:
             raise NotEnoughDataError(why_few(found, self.variants, needed))
-        return replace(self._project(found.dosage, genotypes.n_samples), matched=found.matched)
+        features = self._project(found.dosage, genotypes.n_samples, n_all)
+        return replace(features, matched=found.matched)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the extractor."""

@@ -47,25 +47,51 @@ def hudson_fst_matrix(
     LabelFileError
         If there is not one label for each sample.
     """
-    # Only here: this import takes a second that runs without labels should not wait for.
-    import allel
-
     if len(population) != genotypes.n_samples:
         raise LabelFileError(
             f"{genotypes.name}: {len(population)} labels for {genotypes.n_samples} samples; give "
             "one a sample, in the samples' order"
         )
-    code, names = pd.factorize(np.asarray(population, dtype=object), sort=True)
-    large_enough = np.flatnonzero(np.bincount(code[code >= 0], minlength=len(names)) >= MIN_SAMPLES)
-    alleles = []
-    for i in large_enough:
-        counts = VariantCounts.of(genotypes.dosage, np.flatnonzero(code == i))
-        alleles.append(np.stack([2 * counts.n_called - counts.n_counted, counts.n_counted], axis=1))
-    fst = np.zeros((len(alleles), len(alleles)))
-    for a, ours in enumerate(alleles):
-        for b, theirs in enumerate(alleles[:a]):
-            numerator, denominator = allel.hudson_fst(ours, theirs, fill=np.nan)
-            # nan, in both, where nobody of one population is called.
-            total = np.nansum(denominator)
-            fst[a, b] = fst[b, a] = np.nansum(numerator) / total if total > 0 else np.nan
-    return pd.DataFrame(fst, index=names[large_enough], columns=names[large_enough])
+    alleles = PopulationAlleles(population)
+    alleles.add(genotypes)
+    return alleles.hudson_fst()
+
+
+class PopulationAlleles:
+    """Alleles called in each population, counted over parts of the samples.
+
+    Parameters
+    ----------
+    population
+        As in `hudson_fst_matrix`, of all samples.
+    """
+
+    def __init__(self, population: pd.Series | np.ndarray) -> None:
+        self._code, names = pd.factorize(np.asarray(population, dtype=object), sort=True)
+        size = np.bincount(self._code[self._code >= 0], minlength=len(names))
+        self._large_enough = np.flatnonzero(size >= MIN_SAMPLES)
+        self._names = names[self._large_enough]
+        self._counts: list[np.ndarray] = []
+
+    def add(self, genotypes: GenotypeMatrix, rows: slice = slice(None)) -> None:
+        """Count the genotypes of some of the samples, at the same variants each time."""
+        code, counts = self._code[rows], []
+        for i in self._large_enough:
+            part = VariantCounts.of(genotypes.dosage, np.flatnonzero(code == i))
+            counts.append(np.stack([2 * part.n_called - part.n_counted, part.n_counted], axis=1))
+        before = self._counts or [np.zeros_like(each) for each in counts]
+        self._counts = [old + new for old, new in zip(before, counts, strict=True)]
+
+    def hudson_fst(self) -> pd.DataFrame:
+        """As `hudson_fst_matrix` has it, of all that was counted."""
+        # Only here: this import takes a second that runs without labels should not wait for.
+        import allel
+
+        fst = np.zeros((len(self._counts), len(self._counts)))
+        for a, ours in enumerate(self._counts):
+            for b, theirs in enumerate(self._counts[:a]):
+                numerator, denominator = allel.hudson_fst(ours, theirs, fill=np.nan)
+                # nan, in both, where nobody of one population is called.
+                total = np.nansum(denominator)
+                fst[a, b] = fst[b, a] = np.nansum(numerator) / total if total > 0 else np.nan
+        return pd.DataFrame(fst, index=self._names, columns=self._names)
