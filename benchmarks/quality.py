@@ -233,8 +233,9 @@ samples. The split follows from the seed.
 
 {common.table(["method", *BOUND_COLUMNS.values()], bound)}
 
-Mean evidence lower bound of log p(x) in nats, {settings["config"]["n_draws"]} draws of the chain a sample. "Trained on" and
-"held out" are samples of one fit; in "fit to all" the features are others, and so is their scale.
+Mean evidence lower bound of log p(x) in nats, {settings["config"]["n_draws"]} draws of the chain a
+sample. "Trained on" and "held out" are samples of one fit; in "fit to all" the features are others,
+and so is their scale.
 
 ## Floors
 
