@@ -69,6 +69,7 @@ Examples:
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --out results --force
   ancestry-ddvi embed genotypes.vcf.gz --labels panel.tsv --holdout 0.2
   ancestry-ddvi embed genotypes.vcf.gz --labels some.tsv --supervise pop --holdout 0.2
+  ancestry-ddvi embed new_samples.vcf.gz --model 1kg
   ancestry-ddvi embed new_samples.vcf.gz --model results/model
   ancestry-ddvi embed chr*.vcf.gz --exclude-region long-range-ld-GRCh37
   zcat genotypes.vcf.gz | ancestry-ddvi embed - --out results
