@@ -187,6 +187,8 @@ def write_markdown(path: Path, results: dict[str, Any], quick: bool) -> None:
             if runs:
                 cells = [f"{mean(r[c] for r in runs):.3f}" for c in columns]
                 rows.append([name, variant["changes"] or "defaults", str(len(runs)), *cells])
+        if not rows:
+            continue
         header = ["variant", "changes", "runs", *columns.values()]
         lines += [f"## {title}", "", common.table(header, rows), ""]
     lines += [
