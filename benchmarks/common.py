@@ -145,6 +145,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def earlier_results(path: Path, settings: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+    """Results to go on from; empty if there are none, or with `fresh`.
+
+    Raises
+    ------
+    click.ClickException
+        If they are of other settings: they could not stand in one table with new ones.
+    """
+    earlier = {} if fresh else read_json(path)
+    if earlier and earlier["settings"] != settings:
+        raise click.ClickException(
+            f"{path} holds results of other settings, code or data; start over with --fresh"
+        )
+    return earlier
+
+
 def write_text(path: Path, text: str) -> None:
     """Write whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -312,12 +312,7 @@ def main(
     seeds: int, spline: bool, only: tuple[str, ...], steps: int, out: Path, fresh: bool
 ) -> None:
     path = out / "digits.json"
-    earlier = {} if fresh else common.read_json(path)
-    if earlier and earlier["settings"] != settings(steps):
-        raise click.ClickException(
-            f"{path} holds results of other settings or code; start over with --fresh"
-        )
-    if not earlier:
+    if not common.earlier_results(path, settings(steps), fresh=fresh):
         common.write_json(path, {"settings": settings(steps), "priors": {}})
     torch.set_num_threads(1)
     # What torch loads on its first steps is not a cost of the method that comes first.

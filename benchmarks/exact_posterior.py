@@ -326,12 +326,7 @@ def main(
         config = replace(config, training=training)
     bench = Bench(out, config, samples)
     settings = bench.settings(budget, pairs, coverage, draws)
-    earlier = {} if fresh else common.read_json(bench.path)
-    if earlier and earlier["settings"] != settings:
-        raise click.ClickException(
-            f"{bench.path} holds results of other settings, code or data; start over with --fresh"
-        )
-    if not earlier:
+    if not common.earlier_results(bench.path, settings, fresh=fresh):
         seconds = rivals.posterior_phase_seconds(bench.theta)
         empty = {"rates": {}, "methods": {}, "posterior_phase_cpu_seconds": seconds}
         common.write_json(bench.path, {"settings": settings, **empty})

@@ -257,12 +257,7 @@ def main(seeds: int, samples: int | None, steps: int | None, out: Path, fresh: b
         training = replace(config.training, map_steps=steps, posterior_steps=steps)
         config = replace(config, training=training)
     bench = Bench(out, config, samples)
-    earlier = {} if fresh else common.read_json(bench.path)
-    if earlier and earlier["settings"] != bench.settings():
-        raise click.ClickException(
-            f"{bench.path} holds results of other settings, code or data; start over with --fresh"
-        )
-    if not earlier:
+    if not common.earlier_results(bench.path, bench.settings(), fresh=fresh):
         start = {"settings": bench.settings(), "references": bench.references(), "methods": {}}
         common.write_json(bench.path, start)
     for seed in range(seeds):

@@ -81,11 +81,9 @@ def main(seeds: int, methods: str, steps: int, out: Path, fresh: bool) -> None:
         "code": common.code_digest("ddvi", "preprocessing", "baselines"),
         "versions": common.versions(),
     }
-    if fresh or not path.exists():
+    if not common.earlier_results(path, settings, fresh=fresh):
         common.write_json(path, {"settings": settings, "methods": {}})
     results = common.read_json(path)
-    if results["settings"] != settings:
-        raise click.ClickException(f"{path} holds results of other settings; add --fresh")
     config = EmbedConfig()
     learnt = learn_features(genotypes, config, Console(Verbosity.QUIET))
     for name in methods.split(","):

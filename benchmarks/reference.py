@@ -52,8 +52,6 @@ FLOORS = {
     "1 %": {"superpopulation": 0.90, "coverage": 0.05, "error": 0.05, "confidently wrong": 0.01},
     "128": {"coverage": 0.05, "error": 0.05},
 }
-NOVEL, FALSE = 0.90, 0.02
-"""Goals: samples of a superpopulation left out that are called outside, and of the others."""
 
 
 @dataclass(frozen=True)
@@ -529,12 +527,7 @@ def main(seeds: int, samples: int | None, steps: int | None, out: Path, fresh: b
     if steps is not None:
         config = replace(config, training=replace(config.training, map_steps=steps))
     bench = Bench(out, config, samples)
-    earlier = {} if fresh else common.read_json(bench.path)
-    if earlier and earlier["settings"] != bench.settings():
-        raise click.ClickException(
-            f"{bench.path} holds results of other settings, code or data; start over with --fresh"
-        )
-    if not earlier:
+    if not common.earlier_results(bench.path, bench.settings(), fresh=fresh):
         common.write_json(bench.path, {"settings": bench.settings(), "seeds": {}, "left_out": {}})
     for seed in range(seeds):
         done = common.read_json(bench.path)
