@@ -25,7 +25,6 @@ from ancestry_ddvi.pipeline import embed_file
 from ancestry_ddvi.preprocessing import features
 from ancestry_ddvi.writers import write_genotypes
 
-# Matrices of a few rows only are rounded otherwise, so that the last digits would differ.
 N, AT_ONCE = 100, 34
 ROWS = np.arange(N)
 UNCALLED = 5
@@ -72,8 +71,12 @@ def placed(
     return out, strict_json(out / "run.json")
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {name: (out / name).read_bytes() for name in SAME}
+def assert_same(one: Path, other: Path) -> None:
+    """The same rows, words and counts; numbers to the rounding of products of other sizes, which
+    differs between processors."""
+    for name in SAME:
+        tables = [pd.read_csv(out / name, sep=None, engine="python") for out in (one, other)]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_places_and_calls_do_not_depend_on_the_batches(
     }
     together, one = placed(tmp_path / name, tmp_path / "one", quick_results, None, **settings)
     apart, many = placed(tmp_path / name, tmp_path / "many", quick_results, AT_ONCE, **settings)
-    assert files(apart) == files(together)
+    assert_same(apart, together)
     scores = [pd.json_normalize(strict_json(out / "metrics.json")) for out in (apart, together)]
     pd.testing.assert_frame_equal(*scores)  # sums of so many numbers, to their rounding
     assert any("fst_rank_correlation" in name for name in scores[0])
@@ -123,7 +126,9 @@ def test_of_copies_the_best_called_in_all_batches_is_used(
     # Control: each batch by itself would take another copy.
     monkeypatch.setattr(batches, "_any_repeated", lambda genotypes: False)
     alone, _ = placed(path, tmp_path / "alone", quick_results, AT_ONCE)
-    assert files(apart) == files(whole) != files(alone)
+    assert_same(apart, whole)
+    with pytest.raises(AssertionError):
+        assert_same(alone, whole)
 
 
 def test_no_more_samples_are_held_than_asked_for(
@@ -191,7 +196,7 @@ def test_a_record_left_out_for_one_sample_is_left_out_for_all(
     path.write_text("\n".join(lines) + "\n")
     whole, one = placed(path, tmp_path / "whole", quick_results, None)
     apart, many = placed(path, tmp_path / "apart", quick_results, AT_ONCE)
-    assert files(apart) == files(whole)
+    assert_same(apart, whole)
     assert many["counts"] == one["counts"]
     assert one["counts"]["records left out"]["neither diploid nor haploid"] > 20
     (warning,) = set(many["warnings"]) - set(one["warnings"])
@@ -207,7 +212,7 @@ def test_several_files_with_samples_in_another_order(
     two = write_genotypes(other, tmp_path / "two.bed")[0]
     whole, _ = placed([one, two], tmp_path / "whole", quick_results, None)
     apart, _ = placed([one, two], tmp_path / "apart", quick_results, AT_ONCE)
-    assert files(apart) == files(whole)
+    assert_same(apart, whole)
 
 
 def test_what_cannot_be_read_in_batches_is_read_at_once(
