@@ -9,7 +9,8 @@ A model folder holds
 
 and, of a labelled reference,
 
-    ancestry.safetensors    alleles counted by population, calibration, places of the reference
+    ancestry.safetensors    alleles counted by population, and in whom; calibration, places of the
+                            reference
     sites.tsv               the sites that they are of
 """
 
@@ -30,10 +31,10 @@ from ancestry_ddvi.ancestry import AncestryCaller
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.errors import ModelFileError, OptionError
-from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix, id_hash
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 
@@ -158,19 +159,6 @@ class EmbeddingModel:
         text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
         # A path in the provenance need not be valid unicode; JSON can say it with an escape.
         (folder / "model.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
-
-
-def id_hash(sample_id: np.ndarray) -> np.ndarray:
-    """(n_samples,) uint64, the first 64 bits of the SHA-256 of each id.
-
-    A model may be shared where a list of its samples may not. It is no secret for all that: whoever
-    guesses an id can look it up.
-    """
-    # An id need not be valid unicode.
-    digests = [
-        hashlib.sha256(str(name).encode(errors="surrogatepass")).digest() for name in sample_id
-    ]
-    return np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)
 
 
 def load_model(path: str | Path) -> EmbeddingModel:
@@ -320,6 +308,9 @@ def _check_values(
     unit = description["extractor"]["unit"]
     if type(unit) is not float or not unit > 0:  # finite, or it would not have been read
         refuse("model.json", "extractor.unit", unit, "a finite positive number")
+    share = description["extractor"]["heterozygosity"]
+    if type(share) is not float or share < 0:
+        refuse("model.json", "extractor.heterozygosity", share, "a finite number, at least 0")
     # The weights tell their own shape; a network of another is never built, whatever its size.
     of_weights = weights.get("decoder.network.4.bias")  # where the decoder sees clusters
     n_clusters = int(weights["cluster"].max()) + 1 if of_weights is None else len(of_weights)

@@ -209,3 +209,16 @@ class GenotypeMatrix:
         for start in range(0, self.n_variants, 1024):
             digest.update(self.dosage[:, start : start + 1024].T.tobytes())
         return digest.hexdigest()
+
+
+def id_hash(sample_id: np.ndarray) -> np.ndarray:
+    """(n_samples,) uint64, the first 64 bits of the SHA-256 of each id.
+
+    A model may be shared where a list of its samples may not. It is no secret for all that: whoever
+    guesses an id can look it up.
+    """
+    # An id need not be valid unicode.
+    digests = [
+        hashlib.sha256(str(name).encode(errors="surrogatepass")).digest() for name in sample_id
+    ]
+    return np.array([int.from_bytes(digest[:8], "big") for digest in digests], dtype=np.uint64)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ancestry_ddvi import __version__
 from ancestry_ddvi.ancestry import AncestryCaller, AncestryCalls, CallConfig
-from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, id_hash, load_model
+from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
 from ancestry_ddvi.console import Console, Verbosity, first_few, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
@@ -29,7 +29,7 @@ from ancestry_ddvi.errors import (
     OutputError,
     TrainingDivergedError,
 )
-from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.genotypes import GenotypeMatrix, id_hash
 from ancestry_ddvi.loaders import (
     LabelTable,
     ReadOptions,
@@ -78,6 +78,9 @@ NOT_A_LABEL = {"NA", "N/A", "n/a", "na", "NaN", "nan", "None", "none", "NULL", "
 
 FEW_SITES = 500
 """Samples with fewer sites that ancestry is called from are warned of."""
+
+LOW_POWER = 0.5
+"""Samples of which typicality has a smaller power are warned of."""
 
 
 @dataclass(frozen=True)
@@ -569,6 +572,8 @@ def embed_file(
             taught = _taught_before(console, model, labels)
         called = np.isfinite(features.noise)
         _warn_no_data(console, sample_id[~called])
+        if features.haploid is not None:
+            _warn_haploid(console, sample_id[features.haploid])
         scored = called & (in_sample | held_out)
         if labels is not None:
             table = table.with_labels(_without_clashes(labels.frame, table))
@@ -706,20 +711,33 @@ def _describe_calls(console: Console, calls: AncestryCalls, config: CallConfig) 
     frame = calls.frame(config)
     level = "superpopulation" if "superpopulation" in frame else "population"
     count = frame[level].value_counts()
+    said = np.isfinite(calls.typicality)
+    sites = calls.n_sites[said]
+    by_sites = f", from {int(np.median(sites)):,} sites" if said.any() else ""
     console.note(
-        f"ancestry calls ({level}, from {int(np.median(calls.n_sites)):,} sites): "
+        f"ancestry calls ({level}{by_sites}): "
         + ", ".join(f"{n:,} {name}" for name, n in count.items())
     )
-    few = int((calls.n_sites < FEW_SITES).sum())
+    few = int((sites < FEW_SITES).sum())
     if few:
         console.warn(
             f"{few:,} samples have fewer than {FEW_SITES} of the {calls.matched.total:,} sites "
             "that ancestry is called from; most calls of populations will be uncertain"
         )
+    weak = said & (calls.power < LOW_POWER)
+    if weak.any():
+        console.warn(
+            f"{int(weak.sum()):,} samples have so few sites that of samples of an ancestry that "
+            f"the reference lacks typicality tells {np.median(calls.power[weak]):.0%}: their calls "
+            "say which of the reference they are nearest to, and not that they are of it "
+            "(typicality_power in ancestry.csv)"
+        )
     return {
         "threshold": config.threshold,
         "min_typicality": config.min_typicality,
         "sites": calls.matched.total,
+        "called samples": int(said.sum()),
+        "median typicality_power": float(np.median(calls.power[said])) if said.any() else None,
         "sites, by what the file has": calls.matched.by_words(),
         "calls": {level: {str(k): int(v) for k, v in count.items()}},
     }
@@ -903,7 +921,7 @@ def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -
         console.warn(
             f"{len(sample_id)} samples share an id with samples the model was trained on "
             f"({first_few(sample_id)}): placed like new ones, so not just where the "
-            f"training run has them, and {scored}"
+            f"training run has them, and {scored}; if they are others, give them other ids"
         )
 
 
@@ -951,6 +969,15 @@ def _without_clashes(frame: pd.DataFrame, table: EmbeddingTable) -> pd.DataFrame
             names[column] = name
             taken.add(name)
     return frame.rename(columns=names)
+
+
+def _warn_haploid(console: Console, sample_id: np.ndarray) -> None:
+    if len(sample_id):
+        console.warn(
+            f"{len(sample_id):,} samples have hardly a heterozygous genotype "
+            f"({first_few(sample_id)}): they are read as one allele a site, haploid or "
+            "pseudo-haploid, which says half as much"
+        )
 
 
 def _warn_no_data(console: Console, sample_id: np.ndarray) -> None:

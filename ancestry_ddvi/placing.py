@@ -167,9 +167,7 @@ class Placer:
                 features.append(part)
                 tables.append(embed(part, genotypes.sample_id))
                 if caller is not None:
-                    calls.append(
-                        caller.call(genotypes, known[rows], absent_is_ref=self.absent_is_ref)
-                    )
+                    calls.append(caller.call(genotypes, absent_is_ref=self.absent_is_ref))
                 if alleles is not None:
                     alleles.add(genotypes, rows)
                 if len(batches) > 1:

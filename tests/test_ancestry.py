@@ -15,16 +15,18 @@ from ancestry_ddvi.ancestry import (
     KNOWN,
     NO_DATA,
     OUTSIDE,
+    TOO_FEW,
     UNCERTAIN,
     AncestryCaller,
     CallConfig,
     calls,
 )
 from ancestry_ddvi.ancestry.assignment import PopulationCounts, group_numbers, log_likelihood
-from ancestry_ddvi.ancestry.calibration import Calibration, between, temperature
+from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted, powers
 from ancestry_ddvi.ancestry.calls import MIN_SITES
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
+from ancestry_ddvi.preprocessing import ploidy
 
 N_EACH, N_POPULATIONS, N_SITES = 60, 5, 3000
 
@@ -129,6 +131,16 @@ def test_likelihoods_add_up_over_the_sites_that_are_there() -> None:
     np.testing.assert_allclose(log_likelihood(dosage, table), expected, rtol=1e-9)
 
 
+def test_one_allele_a_site_is_told_by_its_frequency() -> None:
+    found, _, _ = counts()
+    table, two = (found.log_predictive(haploid=haploid) for haploid in (True, False))
+    np.testing.assert_allclose(np.exp(table[:, 0]) + np.exp(table[:, 2]), 1, rtol=1e-12)
+    # The mean of the two alleles' distribution: P(2) + P(1) / 2.
+    of_alt = np.exp(two[:, 2]) + np.exp(two[:, 1]) / 2
+    np.testing.assert_allclose(np.exp(table[:, 2]), of_alt, rtol=1e-9)
+    assert (table[:, 1] == 0).all()
+
+
 # Calls.
 
 
@@ -164,17 +176,20 @@ def test_few_sites_make_calls_uncertain_and_hardly_any_make_none() -> None:
     few = caller().call(hidden(of(known), 60)).frame()
     assert (few["population"] == UNCERTAIN).mean() > 0.8
     none = caller().call(hidden(of(known), MIN_SITES - 1)).frame()
-    assert (none["population"] == NO_DATA).all()
+    assert (none["population"] == TOO_FEW).all()
     assert none.filter(like="p_").isna().all(axis=None)
     assert none["typicality"].isna().all()
+    assert none["typicality_power"].isna().all()
+    nothing = caller().call(hidden(of(known), 0)).frame()
+    assert (nothing["population"] == NO_DATA).all()
 
 
 def test_nothing_is_said_of_samples_that_are_counted() -> None:
     """By their own alleles they would look like themselves, and unlike anybody else."""
-    _, population, held_out = world()
-    some = of(population != "P4")
-    known = ~held_out[population != "P4"]
-    frame = caller().call(some, known).frame()
+    genotypes, population, held_out = world()
+    # The last population was trained on, and is counted in none.
+    known = ~held_out & (population != "P4")
+    frame = caller().call(genotypes).frame()
     assert (frame["population"][known] == KNOWN).all()
     assert frame[known].filter(like="p_").isna().all(axis=None)
     assert frame["typicality"][known].isna().all()
@@ -268,15 +283,69 @@ def test_samples_of_the_reference_under_other_names_are_not_outside_of_it(
     """They are counted in their population, and so more like it than any new sample."""
     genotypes, label, held_out = world()
     trained = ~held_out & (label != "P4")
+    same = genotypes.select(samples=trained)
+    others = replace(same, sample_id=np.char.add("other_", same.sample_id.astype(str)))
     outside = {}
     for recounted in (calls.RECOUNTED, 0.0):
         monkeypatch.setattr(calls, "RECOUNTED", recounted)
-        found = caller().call(genotypes.select(samples=trained))
+        found = caller().call(others)
         outside[recounted] = (found.typicality < 0.01).mean()
         right = found.population.columns.to_numpy()[found.population.to_numpy().argmax(axis=1)]
         assert (right == label[trained]).mean() > 0.95
     assert outside[0.02] < 0.03
     assert outside[0.0] > 0.3
+
+
+def one_allele(genotypes: GenotypeMatrix) -> GenotypeMatrix:
+    """One of the two alleles, drawn at random and written twice, as of ancient DNA."""
+    drawn = np.random.default_rng(5).random(genotypes.dosage.shape) < 0.5
+    dosage = np.where(genotypes.dosage == 1, 2 * drawn, genotypes.dosage).astype(np.int8)
+    return replace(genotypes, dosage=dosage)
+
+
+def test_pseudo_haploid_samples_are_called_by_one_allele_a_site(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, population, held_out = world()
+    new = held_out & (population != "P4")
+    two = caller().call(of(new))
+    assert not two.haploid.any()
+    once = caller().call(one_allele(of(new)))
+    assert once.haploid.all()
+    assert (once.n_sites == N_SITES).all()
+    p = once.population.to_numpy()
+    assert (once.population.columns.to_numpy()[p.argmax(axis=1)] == population[new]).mean() > 0.9
+    assert (once.typicality < 0.01).mean() < 0.06
+    assert (once.power < two.power).all()
+    stranger = caller().call(one_allele(of(population == "P4")))
+    assert (stranger.typicality < 0.01).mean() > 0.8
+    # Control: read as two alleles they are less like anybody.
+    monkeypatch.setattr(ploidy, "MAX_HAPLOID", 0.0)
+    wrong = caller().call(one_allele(of(new)))
+    assert not wrong.haploid.any()
+    assert np.median(wrong.typicality) < 0.6 * np.median(once.typicality)
+
+
+def test_the_power_of_typicality_is_what_is_told_of_a_group_that_is_left_out() -> None:
+    genotypes, population, held_out = world()
+    levels = caller().levels
+    assert levels[0].power < 0.3 < 0.9 < levels[-1].power
+    shown = caller().card["told to be of an ancestry that is left out"]
+    assert set(shown[-1]) == {"sites", "A", "B"}
+    # The same by a reference that has never seen the group.
+    label = pd.Series(population).where(np.isin(population, ["P2", "P3"]))
+    without = AncestryCaller.learn(genotypes, label, None, ~held_out, 0)
+    assert without is not None
+    for row in shown:
+        new = hidden(of(np.isin(population, ["P0", "P1"])), row["sites"])
+        told = (without.call(new).typicality < 0.01).mean()
+        assert told == pytest.approx(row["A"], abs=0.15)
+
+
+def test_one_group_alone_tells_nothing() -> None:
+    likelihood, n_sites, label, fold = labelled(300)
+    group = np.array([0, 0, 0, 0, 0, 1])
+    assert powers(likelihood, n_sites, label, fold, group)[0] == 0
 
 
 def labelled(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -289,7 +358,7 @@ def labelled(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 def test_the_temperature_makes_up_for_few_samples() -> None:
-    few, many = (temperature(*labelled(n)) for n in (60, 4000))
+    few, many = (cross_fitted(*labelled(n))[0] for n in (60, 4000))
     assert few < 0.85
     assert many == pytest.approx(1, abs=0.05)
 

@@ -16,8 +16,8 @@ from conftest import Cut
 from safetensors.numpy import load_file, save
 
 from ancestry_ddvi import load_model, read_genotypes
-from ancestry_ddvi.checkpoint import id_hash
 from ancestry_ddvi.errors import ModelFileError
+from ancestry_ddvi.genotypes import id_hash
 
 WRITTEN = ("model.safetensors", "variants.tsv", "ancestry.safetensors", "sites.tsv")
 """Of a model that labels were given to."""
@@ -129,6 +129,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a format": (lambda f: edit(f, lambda d: d.update(format=2.0)), "json: format is 2.0"),
     "format true": (lambda f: edit(f, lambda d: d.update(format=True)), "json: format is true"),
     "unit 0": (lambda f: edit(f, lambda d: d["extractor"].update(unit=0)), UNIT.format(0)),
+    "heterozygosity": (
+        lambda f: edit(f, lambda d: d["extractor"].update(heterozygosity=-0.5)),
+        "model.json: extractor.heterozygosity is -0.5, not a finite number, at least 0",
+    ),
     "unit -1": (lambda f: edit(f, lambda d: d["extractor"].update(unit=-1)), UNIT.format(-1)),
     "unit huge": (
         lambda f: edit(f, lambda d: d["extractor"].update(unit=10**400)),

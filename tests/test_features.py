@@ -271,6 +271,28 @@ def test_missing_genotypes_add_the_noise_they_are_said_to(share: float) -> None:
     assert variance == pytest.approx(extractor.unit * share / (1 - share), rel=0.05)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_one_allele_a_site_adds_the_noise_it_is_said_to(share: float) -> None:
+    """Unbiased, and of twice the variance, as though of half as many variants."""
+    genotypes, _ = simulated()
+    extractor, features, train = fitted()
+    new = genotypes.select(samples=~train)
+    errors, noise = [], []
+    for seed in range(12):
+        drawn = np.random.default_rng(seed).random(new.dosage.shape) < 0.5
+        once = np.where(new.dosage == 1, 2 * drawn, new.dosage).astype(np.int8)
+        placed = extractor.transform(masked(with_dosage(new, once), share, seed))
+        assert placed.haploid is not None
+        assert placed.haploid.all()
+        errors.append(placed.x - features.x[~train])
+        noise.append(placed.noise)
+    variance = float(np.mean(np.concatenate(noise) ** 2))
+    assert variance == pytest.approx(extractor.unit * (2 / (1 - share) - 1), rel=0.05)
+    np.testing.assert_allclose(np.concatenate(errors).var(axis=0).mean(), variance, rtol=0.15)
+    assert features.haploid is not None
+    assert not features.haploid.any()
+
+
 def test_noise_is_zero_for_complete_samples_and_infinite_for_empty_ones() -> None:
     genotypes, _ = simulated()
     extractor, features, _ = fitted()

@@ -7,6 +7,7 @@
 over the sites s that the sample has; c_ls of n_ls chromosomes of population l carry ALT.
 Populations of one group (superpopulation) share the mean f_s, which is drawn in the same way
 towards that of all groups. F is Hudson's FST, within groups and between them.
+Of a sample that was read as one allele a site (`preprocessing.ploidy`) it is a / (a + b) for ALT.
 
 The product takes sites as independent, which linked ones are not: what comes out ranks populations
 and is no probability yet (`calibration`).
@@ -98,7 +99,13 @@ class PopulationCounts:
         """(n_samples,) int number of each population, -1 for None and for others."""
         return _numbers(label, self.population)
 
-    def log_predictive(self, counted: int | None = None) -> np.ndarray:
+    @property
+    def frequency(self) -> np.ndarray:
+        """(M,) of ALT, in all populations together."""
+        share: np.ndarray = (self.n_alt.sum(0) + 0.5) / (self.n_called.sum(0) + 1)
+        return share
+
+    def log_predictive(self, counted: int | None = None, *, haploid: bool = False) -> np.ndarray:
         """(L, 3, M) float64 log p(g | l) of 0, 1 and 2 copies of ALT.
 
         Parameters
@@ -106,9 +113,12 @@ class PopulationCounts:
         counted
             A population: the table is for a sample that is counted in it, and each entry is what it
             would be had a sample with that genotype not been counted.
+        haploid
+            The table is for a sample that was read as one allele a site, written twice; of the few
+            genotypes with both alleles it says nothing.
         """
         k_within, k_between = ((1 - f) / f for f in (self.fst_within, self.fst_between))
-        of_all = (self.n_alt.sum(0) + 0.5) / (self.n_called.sum(0) + 1)
+        of_all = self.frequency
         of_group = [
             (self.n_alt[peers].sum(0), self.n_called[peers].sum(0))
             for peers in (self.group == group for group in range(self.group.max() + 1))
@@ -128,6 +138,9 @@ class PopulationCounts:
             b = self.n_called[j] - gone - n_alt + k_within * (1 - mean)
             # An entry of a genotype that no sample has, there or elsewhere, is never read.
             a, b = (np.broadcast_to(np.maximum(x, 1e-9), shape) for x in (a, b))
+            if haploid:
+                out[j] = np.log(np.stack([b[0], a[1] + b[1], a[2]]) / (a + b))
+                continue
             ways = np.stack([b[0] * (b[0] + 1), 2 * a[1] * b[1], a[2] * (a[2] + 1)])
             out[j] = np.log(ways / ((a + b) * (a + b + 1)))
         return out

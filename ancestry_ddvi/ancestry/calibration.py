@@ -8,13 +8,17 @@ Temperature and matrix scaling (Guo et al. 2017) with a heavy tail: sites are li
 admixed, so that likelihoods are far too sure of themselves, and now and then wrong by much. W is
 drawn towards the identity. All is learnt from log-likelihoods of training samples in populations
 that were counted without the sample itself, at several numbers of sites; a last temperature (Guo et
-al. 2017) from samples that W was not learnt from.
+al. 2017) from samples that W was not learnt from. A sample of one allele a site counts as one with
+half as many sites.
 
     typicality = share of training samples less like their nearest population than this one,
                  by max_l N(u; mu_l, C_l)
 
 over the differences u of a sample's likelihoods, which hold where it is among the populations. One
-that is like none has a small typicality, whatever p(l) says.
+that is like none has a small typicality, whatever p(l) says, if there are sites enough:
+
+    power      = share of the training samples of a group that have a typicality below `ATYPICAL`
+                 where its populations are taken out of u and of the max, mean over groups
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ BIAS_WEIGHT = 1e-4
 SHRINKAGE = 100
 """Training samples of a population at which its own covariance counts as much as that of all."""
 
-N_PARTS = 5
-"""Parts of the samples, each of which is given probabilities by a link learnt from the others."""
+ATYPICAL = 0.01
+"""Typicality at which `power` is told."""
 
 N_QUANTILES = 1001
 MAX_ITERATIONS = 100
@@ -57,6 +61,9 @@ class Calibration:
         mu_l (L, L - 1), and L_l of C_l = L_l L_l' (L, L - 1, L - 1).
     atypical
         (N_QUANTILES,) quantiles of -2 max_l log N over training samples, ascending.
+    power
+        Share of samples of an ancestry that the reference lacks that typicality tells: each group
+        left out in turn.
     """
 
     n_sites: float
@@ -67,6 +74,7 @@ class Calibration:
     centre: np.ndarray
     factor: np.ndarray
     atypical: np.ndarray
+    power: float
 
     @classmethod
     def learn(
@@ -77,23 +85,21 @@ class Calibration:
         fold: np.ndarray,
         start: Calibration | None = None,
         temperature: float = 1.0,
+        power: float = 0.0,
     ) -> Calibration:
         """From (n, L) log-likelihoods over about as many sites (n,), the true populations (n,), and
         folds (n,) for the distances to populations; sooner from a `start` of more or fewer sites.
-        The `temperature` is one of `temperature`.
+        The `temperature` is one of `cross_fitted`, the `power` of `powers`.
         """
         u = _differences(likelihood) / n_sites[:, None]
         weight, bias, slope, tail = _fit_link(u, label, start)
-        distance = np.empty(len(u))
-        for k in np.unique(fold):
-            new = fold == k
-            distance[new] = _distance(u[new], *_classes(u[~new], label[~new]))
+        distance = _cross_distance(u, label, fold)
         quantiles = np.quantile(distance, np.linspace(0, 1, N_QUANTILES))
         centre, factor = _classes(u, label)
         # T times the link is the link with these three T times as large.
         t = temperature
         link = weight, t * bias, t * slope, t * tail
-        return cls(float(n_sites.mean()), *link, centre, factor, quantiles)
+        return cls(float(n_sites.mean()), *link, centre, factor, quantiles, power)
 
     def log_probability(self, likelihood: np.ndarray, n_sites: np.ndarray) -> np.ndarray:
         """(n, L) log p(l | g) of (n, L) log-likelihoods over (n,) sites."""
@@ -119,7 +125,9 @@ class Calibration:
     def from_state(cls, state: dict[str, np.ndarray]) -> Calibration:
         """Rebuild from `state`."""
         values: dict[str, Any] = dict(state)
-        return cls(**values | {k: float(state[k].item()) for k in ("n_sites", "slope", "tail")})
+        return cls(
+            **values | {k: float(state[k].item()) for k in ("n_sites", "slope", "tail", "power")}
+        )
 
 
 def between(
@@ -150,27 +158,72 @@ def between(
     return log_p, np.exp(log_typicality)
 
 
-def temperature(
+def cross_fitted(
     likelihood: np.ndarray, n_sites: np.ndarray, label: np.ndarray, fold: np.ndarray
-) -> float:
-    """T of least log loss where samples are given T log p by a link learnt from other folds: W is
-    too sure of the samples that it was learnt from. Arguments as those of `Calibration.learn`."""
+) -> tuple[float, np.ndarray]:
+    """Log-probabilities (n, L) of samples by a link that was learnt from the other folds, made
+    flatter or sharper by the one temperature of least log loss, which comes first: W is too sure of
+    the samples that it was learnt from. Arguments as those of `Calibration.learn`."""
     from scipy.optimize import minimize_scalar
 
     u = _differences(likelihood) / n_sites[:, None]
     log_p = np.empty_like(u)
-    for k in range(N_PARTS):
-        new = fold % N_PARTS == k
+    for k in np.unique(fold):
+        new = fold == k
         link = _fit_link(u[~new], label[~new], None)
         with torch.no_grad():
             log_p[new] = _link(*map(torch.as_tensor, (u[new], *link))).numpy()
 
-    def loss(log_t: float) -> float:
-        scaled = np.exp(log_t) * log_p
+    def at(log_t: float) -> np.ndarray:
+        scaled: np.ndarray = np.exp(log_t) * log_p
         scaled -= _log_sum(scaled)
-        return -float(scaled[np.arange(len(label)), label].mean())
+        return scaled
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
+    def loss(log_t: float) -> float:
+        return -float(at(log_t)[np.arange(len(label)), label].mean())
+
+    log_t = float(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x)
+    return float(np.exp(log_t)), at(log_t)
+
+
+def powers(
+    likelihood: np.ndarray,
+    n_sites: np.ndarray,
+    label: np.ndarray,
+    fold: np.ndarray,
+    group: np.ndarray,
+) -> np.ndarray:
+    """(G,) share of the samples of each group that are told to be of none of the populations where
+    these are those of the other groups; 0 where these are fewer than two, which tell nothing.
+
+    Parameters
+    ----------
+    likelihood, n_sites, label, fold
+        As in `Calibration.learn`.
+    group
+        (L,) number of each population's group.
+    """
+    found = np.zeros(group.max() + 1)
+    for g in range(len(found)):
+        there = np.flatnonzero(group != g)
+        if len(there) < 2:
+            continue
+        u = _differences(likelihood[:, there]) / n_sites[:, None]
+        number = np.searchsorted(there, label)
+        new = group[label] == g
+        known = u[~new], number[~new]
+        usual = np.quantile(_cross_distance(*known, fold[~new]), 1 - ATYPICAL)
+        found[g] = (_distance(u[new], *_classes(*known)) > usual).mean()
+    return found
+
+
+def _cross_distance(u: np.ndarray, label: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """(n,) distances of samples to populations of the other folds."""
+    distance = np.empty(len(u))
+    for k in np.unique(fold):
+        new = fold == k
+        distance[new] = _distance(u[new], *_classes(u[~new], label[~new]))
+    return distance
 
 
 def _differences(likelihood: np.ndarray) -> np.ndarray:
@@ -198,16 +251,16 @@ def _fit_link(
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """W, b, a and nu of least penalised log loss."""
     n_classes = u.shape[1]
-    x, y = torch.as_tensor(u), torch.as_tensor(label)
-    identity = torch.eye(n_classes, dtype=torch.float64)
-    # In units of a typical lead of the best over the next, where all that is learnt is near 1.
+    # In units of a typical lead of the best over the next, where all that is learnt is near 1 and
+    # single precision will do.
     top = np.sort(u, axis=1)
     unit = float(np.median(top[:, -1] - top[:, -2])) + 1e-12
-    x = x / unit
+    x, y = torch.as_tensor((u / unit).astype(np.float32)), torch.as_tensor(label)
+    identity = torch.eye(n_classes)
     first = (0.0, 1.0, np.zeros((n_classes, n_classes)), np.zeros(n_classes))
     if start is not None:
         first = (0.0, float(np.log(start.tail)), start.weight - np.eye(n_classes), start.bias)
-    parameters = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in first]
+    parameters = [torch.tensor(v, dtype=torch.float32, requires_grad=True) for v in first]
     log_slope, log_tail, off, bias = parameters
     optimiser = torch.optim.LBFGS(
         parameters,
@@ -229,8 +282,8 @@ def _fit_link(
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return (
-            (identity + off).numpy(),
-            bias.numpy(),
+            (identity + off).double().numpy(),
+            bias.double().numpy(),
             float(log_slope.exp()) / unit,
             float(log_tail.exp()),
         )

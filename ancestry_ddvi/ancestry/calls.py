@@ -14,13 +14,15 @@ from ancestry_ddvi.ancestry.assignment import (
     group_numbers,
     log_likelihood,
 )
-from ancestry_ddvi.ancestry.calibration import Calibration, between, temperature
+from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted, powers
 from ancestry_ddvi.errors import OptionError
-from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix
+from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix, id_hash
 from ancestry_ddvi.preprocessing.alignment import Matched, match
+from ancestry_ddvi.preprocessing.ploidy import Heterozygosity
 from ancestry_ddvi.reporting.scores import expected_calibration_error
 
-UNCERTAIN, OUTSIDE, NO_DATA = "uncertain", "outside reference", "no data"
+UNCERTAIN, OUTSIDE = "uncertain", "outside reference"
+TOO_FEW, NO_DATA = "too few sites", "no data"
 KNOWN = "in the reference"
 """What stands in the place of a call."""
 
@@ -37,7 +39,7 @@ ones."""
 RECOUNTED = 0.02
 """Samples less typical than this are read again as if they were counted in the reference."""
 
-N_FOLDS = 10
+N_FOLDS = 5
 N_CALIBRATED = 4000
 """Samples, at most, that calibration learns from."""
 
@@ -92,6 +94,11 @@ class AncestryCalls:
     known
         (n,) bool: samples that are counted in the reference, of which nothing is said: they are
         like themselves.
+    haploid
+        (n,) bool: samples that were read as one allele a site (`preprocessing.ploidy`).
+    power
+        (n,) share of samples of an ancestry that the reference lacks that typicality tells by so
+        many sites (`calibration`); nan as typicality.
     """
 
     sample_id: np.ndarray
@@ -101,11 +108,13 @@ class AncestryCalls:
     group: pd.DataFrame
     matched: Matched
     known: np.ndarray
+    haploid: np.ndarray
+    power: np.ndarray
 
     @classmethod
     def concat(cls, calls: Sequence[AncestryCalls]) -> AncestryCalls:
         """The calls of several batches of samples, of which the input has the same sites."""
-        names = ("sample_id", "n_sites", "typicality", "known")
+        names = ("sample_id", "n_sites", "typicality", "known", "haploid", "power")
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(each, name) for each in calls]) for name in names
         }
@@ -115,13 +124,14 @@ class AncestryCalls:
         return cls(**joined, matched=calls[0].matched)
 
     def frame(self, config: CallConfig | None = None) -> pd.DataFrame:
-        """One row a sample: sites, typicality, the call of each level with its probability, and
-        all probabilities, `p_NAME`."""
+        """One row a sample: sites, typicality and its power, the call of each level with its
+        probability, and all probabilities, `p_NAME`."""
         config = config or CallConfig()
         columns: dict[str, Any] = {
             "sample_id": self.sample_id,
             "n_sites": self.n_sites,
             "typicality": self.typicality,
+            "typicality_power": self.power,
         }
         for level, table in (("superpopulation", self.group), ("population", self.population)):
             if table.shape[1]:
@@ -138,7 +148,7 @@ class AncestryCalls:
         call = table.columns.to_numpy(dtype=object)[best]
         call[known & (most < config.threshold)] = UNCERTAIN
         call[known & (self.typicality < config.min_typicality)] = OUTSIDE
-        call[~known] = NO_DATA
+        call[~known] = np.where(self.n_sites[~known] > 0, TOO_FEW, NO_DATA)
         call[self.known] = KNOWN
         return call, most
 
@@ -157,6 +167,10 @@ class AncestryCaller:
         Names of their groups; none if there are none.
     levels
         Calibrations, ascending in sites.
+    counted
+        (n,) uint64, ascending: `id_hash` of the samples that `counts` are of.
+    heterozygosity
+        Of these samples (`preprocessing.ploidy`), the median.
     card
         What cross-validation showed, JSON-ready.
     """
@@ -165,6 +179,8 @@ class AncestryCaller:
     counts: PopulationCounts
     groups: tuple[str, ...]
     levels: tuple[Calibration, ...]
+    counted: np.ndarray
+    heterozygosity: float
     card: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -210,6 +226,7 @@ class AncestryCaller:
         number = counts.number_of(label)
         rows = _some(number, rng)
         levels, card = _calibrate(genotypes.dosage, counts, number, rows, groups, rng)
+        heterozygosity = Heterozygosity.of(genotypes.dosage, counts.frequency)
         card |= {
             "populations": {name: int((number == j).sum()) for j, name in enumerate(group)},
             "left out for few samples": small,
@@ -218,65 +235,86 @@ class AncestryCaller:
             "FST between superpopulations": counts.fst_between,
         }
         variants = genotypes.variants[list(VARIANT_COLUMNS)].reset_index(drop=True)
-        return cls(variants, counts, groups, levels, card)
+        return cls(
+            variants,
+            counts,
+            groups,
+            levels,
+            np.sort(id_hash(genotypes.sample_id[number >= 0])),
+            heterozygosity.typical(number >= 0),
+            card,
+        )
 
-    def call(
-        self,
-        genotypes: GenotypeMatrix,
-        known: np.ndarray | None = None,
-        *,
-        absent_is_ref: bool = False,
-    ) -> AncestryCalls:
+    def call(self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False) -> AncestryCalls:
         """Probabilities and typicality of every sample; sites are matched by `alignment`.
 
         Parameters
         ----------
         genotypes
             All samples.
-        known
-            (n_samples,) bool: samples that are counted in the reference; none if left out.
         absent_is_ref
             As in `alignment.match`.
         """
-        known = np.zeros(genotypes.n_samples, dtype=bool) if known is None else known
         found = match(genotypes, self.variants, absent_is_ref=absent_is_ref)
         there = np.flatnonzero(found.used)
-        table = self.counts.log_predictive()[:, :, there]
         dosage = found.dosage(there)
         n_sites = (dosage != MISSING).sum(axis=1)
-        n, names = genotypes.n_samples, self.counts.population
-        rows = np.flatnonzero((n_sites >= MIN_SITES) & ~known)
-        p, typicality = np.full((n, len(names)), np.nan), np.full(n, np.nan)
-        if len(rows):
-            p[rows], typicality[rows] = self._read(dosage[rows], table, n_sites[rows])
-            # Who is in the reference under another name is too much like its own population to be
-            # new. Had it not been counted there, it would be like any other.
-            odd = rows[typicality[rows] < RECOUNTED]
-            nearest = p[odd].argmax(axis=1)
-            for j in np.unique(nearest):
-                own = odd[nearest == j]
-                without = self.counts.log_predictive(int(j))[:, :, there]
-                again, typical = self._read(dosage[own], without, n_sites[own])
-                better = typical > typicality[own]
-                p[own[better]], typicality[own[better]] = again[better], typical[better]
+        heterozygosity = Heterozygosity.of(dosage, self.counts.frequency[there])
+        haploid = heterozygosity.is_haploid(self.heterozygosity)
+        known = np.isin(id_hash(genotypes.sample_id), self.counted)
+        # What is known of a sample by so many sites; one allele is half as much as two.
+        size = np.where(haploid, n_sites / 2, n_sites)
+        said = (n_sites >= MIN_SITES) & ~known
+        n, n_populations = genotypes.n_samples, len(self.counts.population)
+        p, typicality = np.full((n, n_populations), np.nan), np.full(n, np.nan)
+        for one_allele in (False, True):
+            rows = np.flatnonzero(said & (haploid == one_allele))
+            if len(rows):
+                p[rows], typicality[rows] = self._call(
+                    dosage[rows], there, size[rows], haploid=one_allele
+                )
+        power = np.full(n, np.nan)
+        levels = np.log([level.n_sites for level in self.levels])
+        power[said] = np.interp(np.log(size[said]), levels, [x.power for x in self.levels])
         return AncestryCalls(
             genotypes.sample_id,
             n_sites,
             typicality,
-            pd.DataFrame(p, columns=list(names)),
+            pd.DataFrame(p, columns=list(self.counts.population)),
             pd.DataFrame(
                 _grouped(p, self.counts.group, len(self.groups)), columns=list(self.groups)
             ),
             found.matched,
             known,
+            haploid,
+            power,
         )
 
-    def _read(
-        self, dosage: np.ndarray, table: np.ndarray, n_sites: np.ndarray
+    def _call(
+        self, dosage: np.ndarray, there: np.ndarray, size: np.ndarray, *, haploid: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (n, L) and typicality (n,) by a table of log p(g | l)."""
-        log_p, typicality = between(self.levels, log_likelihood(dosage, table), n_sites)
-        return np.exp(log_p), typicality
+        """Probabilities (n, L) and typicality (n,) of (n, m) dosages at the sites `there`."""
+
+        def read(rows: np.ndarray, counted: int | None) -> tuple[np.ndarray, np.ndarray]:
+            table = self.counts.log_predictive(counted, haploid=haploid)[:, :, there]
+            likelihood = log_likelihood(dosage[rows], table)
+            log_p, typicality = between(self.levels, likelihood, size[rows])
+            return np.exp(log_p), typicality
+
+        p, typicality = read(np.arange(len(dosage)), None)
+        # Who is in the reference under another name is too much like its own population to be
+        # new. Had it not been counted there, it would be like any other, and still nearest to it or
+        # to one of its group; a stranger, of whom that takes away as much, is near to none or to
+        # another.
+        unit = _units(self.counts, self.groups)
+        odd = np.flatnonzero(typicality < RECOUNTED)
+        nearest = p[odd].argmax(axis=1)
+        for j in np.unique(nearest):
+            own = odd[nearest == j]
+            again, typical = read(own, int(j))
+            better = (typical > typicality[own]) & (unit[again.argmax(axis=1)] == unit[j])
+            p[own[better]], typicality[own[better]] = again[better], typical[better]
+        return p, typicality
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the caller."""
@@ -284,6 +322,7 @@ class AncestryCaller:
             name: counted.astype(np.min_scalar_type(int(counted.max())))
             for name, counted in (("n_alt", self.counts.n_alt), ("n_called", self.counts.n_called))
         }
+        arrays["counted"] = self.counted
         for i, level in enumerate(self.levels):
             arrays |= {f"level.{i}.{name}": value for name, value in level.state().items()}
         settings = {
@@ -293,6 +332,7 @@ class AncestryCaller:
             "fst_within": self.counts.fst_within,
             "fst_between": self.counts.fst_between,
             "n_levels": len(self.levels),
+            "heterozygosity": self.heterozygosity,
             "card": self.card,
         }
         return arrays, settings
@@ -328,7 +368,15 @@ class AncestryCaller:
             raise ValueError(f"{n_found} levels of calibration, not {len(levels)}")
         if counts.n_alt.shape != shape or counts.n_called.shape != shape:
             raise ValueError(f"counts of {counts.n_alt.shape}, not {shape}")
-        return cls(variants, counts, tuple(settings["groups"]), tuple(levels), settings["card"])
+        return cls(
+            variants,
+            counts,
+            tuple(settings["groups"]),
+            tuple(levels),
+            arrays["counted"],
+            settings["heterozygosity"],
+            settings["card"],
+        )
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -347,6 +395,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("fst_within", "fst_between"):
         if type(settings[name]) is not float or not 0 < settings[name] < 1:
             raise ValueError(f"ancestry.{name} is not between 0 and 1")
+    if type(settings["heterozygosity"]) is not float or settings["heterozygosity"] < 0:
+        raise ValueError("ancestry.heterozygosity is no share")
     if type(settings["n_levels"]) is not int or settings["n_levels"] < 1:
         raise ValueError("ancestry.n_levels is no count")
     if not isinstance(settings["card"], dict):
@@ -396,21 +446,36 @@ def _calibrate(
             n_sites[i, own] = np.maximum((seen != MISSING).sum(axis=1), 1)
             likelihood[i, own] = log_likelihood(seen, table)
     levels: list[Calibration] = []
-    card = []
+    card, left_out = [], []
     tempered = sorted({*range(0, n_levels, TEMPERED), n_levels - 1})
-    found_t = [temperature(likelihood[i], n_sites[i], label, fold) for i in tempered]
-    all_t = np.interp(np.arange(n_levels), tempered, found_t)
-    for found, size, t in zip(likelihood, n_sites, all_t, strict=True):
+    crossed = {i: cross_fitted(likelihood[i], n_sites[i], label, fold) for i in tempered}
+    all_t = np.interp(np.arange(n_levels), tempered, [crossed[i][0] for i in tempered])
+    unit = _units(counts, groups)
+    for i, (found, size, t) in enumerate(zip(likelihood, n_sites, all_t, strict=True)):
+        power = powers(found, size, label, fold, unit)
         start = levels[-1] if levels else None
-        level = Calibration.learn(found, size, label, fold, start, float(t))
+        level = Calibration.learn(found, size, label, fold, start, float(t), float(power.mean()))
         levels.append(level)
-        p = np.exp(level.log_probability(found, size))
-        shown = {"sites": round(level.n_sites), **_scores(p, label, "population")}
-        if groups:
-            of_group = _grouped(p, counts.group, len(groups))
-            shown |= _scores(of_group, counts.group[label], "superpopulation")
-        card.append(shown)
-    return tuple(levels), {"cross-validated": card, "samples": len(rows)}
+        if i in crossed:
+            p = np.exp(crossed[i][1])
+            shown: dict[str, Any] = {"sites": round(level.n_sites)}
+            shown |= _scores(p, label, "population")
+            if groups:
+                of_group = _grouped(p, counts.group, len(groups))
+                shown |= _scores(of_group, counts.group[label], "superpopulation")
+            card.append(shown)
+            told = dict(zip(groups or counts.population, power.tolist(), strict=True))
+            left_out.append({"sites": shown["sites"], **told})
+    return tuple(levels), {
+        "samples": len(rows),
+        "cross-validated": card,
+        "told to be of an ancestry that is left out": left_out,
+    }
+
+
+def _units(counts: PopulationCounts, groups: tuple[str, ...]) -> np.ndarray:
+    """(L,) number of each population's group, or of itself where there are no groups."""
+    return counts.group if groups else np.arange(len(counts.population))
 
 
 def _scores(p: np.ndarray, label: np.ndarray, level: str) -> dict[str, float]:

@@ -59,6 +59,7 @@ from ancestry_ddvi.preprocessing.filters import (
 )
 from ancestry_ddvi.preprocessing.linkage import prune
 from ancestry_ddvi.preprocessing.local import MIN_REGION, MIN_RHO, Denoiser, find_regions, is_shared
+from ancestry_ddvi.preprocessing.ploidy import Heterozygosity
 
 MIN_SAMPLES = 20
 """Fewer samples than this do not define principal components worth the name."""
@@ -137,20 +138,25 @@ class Features:
     denoised
         (n_training_samples, K + L) best guess of x without its noise (`local`), of the samples
         that were learnt from; None for others.
+    haploid
+        (n_samples,) bool: samples read as one allele a site (`ploidy`), which doubles the noise;
+        None if that is not known.
     """
 
     x: np.ndarray
     noise: np.ndarray
     matched: Matched | None = None
     denoised: np.ndarray | None = None
+    haploid: np.ndarray | None = None
 
     @classmethod
     def concat(cls, parts: Sequence[Features]) -> Features:
         """The features of several batches of samples, of which the input has the same variants."""
-        x, noise = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "noise")
+        x, noise, haploid = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("x", "noise", "haploid")
         )
-        return cls(x, noise, parts[0].matched)
+        return cls(x, noise, parts[0].matched, haploid=haploid)
 
 
 @dataclass
@@ -158,8 +164,9 @@ class FeatureExtractor:
     """Filters, scaling and PCA with a scikit-learn-like face.
 
     After `fit`: `variants` (m rows, the table of variants used), `allele_frequency` (m,),
-    `loadings` (m, K + L), `eigenvalue` (K,), `shrinkage` (K,), `unit` (n / m), `trained_on` (mask
-    of the samples that were learnt from), `funnel` (how many variants each filter took).
+    `loadings` (m, K + L), `eigenvalue` (K,), `shrinkage` (K,), `unit` (n / m),
+    `heterozygosity` (`ploidy`, median of the samples that were learnt from), `trained_on` (mask of
+    these), `funnel` (how many variants each filter took).
     """
 
     config: FeatureConfig = field(default_factory=FeatureConfig)
@@ -309,7 +316,7 @@ class FeatureExtractor:
         region = find_regions(pcs) if self.config.n_local else np.zeros(n, dtype=int)
         local = self._decompose_regions(scaled, blocks, region) if self.config.n_local else []
         self.loadings = np.hstack([self.loadings, *(part.loadings for part in local)])
-        features = self._project(lambda block: dosage[:, kept[block]], len(dosage))
+        features = self._project(lambda block: dosage[:, kept[block]], len(dosage), train=rows)
         x = features.x[rows]
         x[:, : len(self.shrinkage)] *= self.shrinkage
         start = len(self.shrinkage)
@@ -384,20 +391,29 @@ class FeatureExtractor:
         return x
 
     def _project(
-        self, dosage_of: Callable[[slice], np.ndarray], n: int, n_all: int | None = None
+        self,
+        dosage_of: Callable[[slice], np.ndarray],
+        n: int,
+        n_all: int | None = None,
+        train: np.ndarray | None = None,
     ) -> Features:
         """Least squares on each sample's observed variants.
 
         `dosage_of` gives the (n, b) dosages of a block of `variants`; all at once might be too much
         to hold beside the genotypes. Blocks are those of `n_all` samples, so that sums over them
-        are rounded as if all these were here.
+        are rounded as if all these were here. `train`: rows that `heterozygosity` is learnt from.
         """
         k = self.loadings.shape[1]
         upper = np.triu_indices(k)
         blocks = column_blocks(n_all or n, len(self.loadings))
-        any_missing = np.zeros(n, dtype=bool)
+        any_missing, heterozygosity = np.zeros(n, dtype=bool), Heterozygosity(n)
         for block in blocks:
-            any_missing |= (dosage_of(block) == MISSING).any(axis=1)
+            part = dosage_of(block)
+            any_missing |= (part == MISSING).any(axis=1)
+            heterozygosity.add(part, self.allele_frequency[block])
+        if train is not None:
+            self.heterozygosity = heterozygosity.typical(train)
+        haploid = heterozygosity.is_haploid(self.heterozygosity)
         incomplete = np.flatnonzero(any_missing)
         score = np.zeros((n, k))
         gram = np.zeros((len(incomplete), len(upper[0])), dtype=np.float32)
@@ -414,7 +430,9 @@ class FeatureExtractor:
             observed_gram[upper] = packed
             observed_gram += np.triu(observed_gram, 1).T
             score[row], noise[row] = _least_squares(observed_gram, score[row], self.unit)
-        return Features(score * np.sqrt(self.unit), noise)
+        # Half as many alleles: twice the variance, of which `unit` is expected of all.
+        noise[haploid] = np.sqrt(2 * noise[haploid] ** 2 + self.unit)
+        return Features(score * np.sqrt(self.unit), noise, haploid=haploid)
 
     def transform(
         self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False, n_all: int | None = None
@@ -449,6 +467,7 @@ class FeatureExtractor:
         settings = {
             "config": asdict(self.config),
             "unit": self.unit,
+            "heterozygosity": self.heterozygosity,
             "funnel": self.funnel,
         }
         return arrays, settings
@@ -464,6 +483,7 @@ class FeatureExtractor:
         self.eigenvalue = arrays["eigenvalue"]
         self.shrinkage = arrays["shrinkage"]
         self.unit = settings["unit"]
+        self.heterozygosity = settings["heterozygosity"]
         self.funnel = settings["funnel"]
         self.variants = variants
         return self
