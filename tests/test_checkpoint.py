@@ -124,7 +124,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (lambda f: (f / "model.json").write_text("{"), "not a model description"),
     "a list": (lambda f: (f / "model.json").write_text("[]"), "not a model description"),
     "not UTF-8": (lambda f: (f / "model.json").write_bytes(b"\xff"), "not a model description"),
-    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "json: format is 99, .* reads 4;"),
+    "newer": (lambda f: edit(f, lambda d: d.update(format=99)), "json: format is 99, .* reads 5;"),
     "older": (lambda f: edit(f, lambda d: d.update(format=1)), "json: format is 1, .* train"),
     "half a format": (lambda f: edit(f, lambda d: d.update(format=2.0)), "json: format is 2.0"),
     "format true": (lambda f: edit(f, lambda d: d.update(format=True)), "json: format is true"),

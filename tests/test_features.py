@@ -288,7 +288,8 @@ def test_one_allele_a_site_adds_the_noise_it_is_said_to(share: float) -> None:
         noise.append(placed.noise)
     variance = float(np.mean(np.concatenate(noise) ** 2))
     assert variance == pytest.approx(extractor.unit * (2 / (1 - share) - 1), rel=0.05)
-    np.testing.assert_allclose(np.concatenate(errors).var(axis=0).mean(), variance, rtol=0.15)
+    # The variance within a population is 1 - FST of the one assumed.
+    np.testing.assert_allclose(np.concatenate(errors).var(axis=0).mean(), variance, rtol=0.2)
     assert features.haploid is not None
     assert not features.haploid.any()
 

@@ -20,6 +20,7 @@ from ancestry_ddvi.errors import ModelFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.pipeline import embed_file
 from ancestry_ddvi.reference_models import MODELS, card, card_of, card_text, find_model, shipped
+from ancestry_ddvi.writers import write_genotypes
 
 
 @pytest.fixture
@@ -167,3 +168,33 @@ def test_the_command_lists_and_shows_models(quick_results: Path, tmp_path: Path)
     refused = run_cli("embed", "a.vcf", "--call-threshold", "1.5", cwd=tmp_path)
     assert refused.returncode == 2
     assert "--call-threshold" in refused.stderr
+
+
+def test_a_run_says_which_calls_are_worth_little(
+    cut: Cut, quick_results: Path, tmp_path: Path
+) -> None:
+    genotypes = read_genotypes(cut.vcf).select(samples=np.arange(0, 150, 15))
+    new = replace(genotypes, sample_id=np.array([f"new{i}" for i in range(10)]))
+    # Every allele twice in one sample; few sites in all.
+    once = new.dosage.copy()
+    once[3][once[3] == 1] = 2
+    warnings = {}
+    for name, matrix in (
+        ("all", new),
+        ("haploid", replace(new, dosage=once)),
+        ("few", new.select(variants=np.arange(0, new.n_variants, 20))),
+    ):
+        (path,) = write_genotypes(matrix, tmp_path / f"{name}.vcf")
+        out = tmp_path / name
+        embed_file(path, out_dir=out, model_path=quick_results, config=QUICK, pictures=False)
+        warnings[name] = "\n".join(strict_json(out / "run.json")["warnings"])
+    power = {
+        name: pd.read_csv(tmp_path / name / "ancestry.csv")["typicality_power"] for name in warnings
+    }
+    assert "1 samples have hardly a heterozygous genotype (new3)" in warnings["haploid"]
+    assert power["haploid"][3] < power["haploid"][2]
+    assert "10 samples have so few sites" in warnings["few"]
+    assert (power["few"] < 0.5).all()
+    assert (power["all"] > 0.5).all()
+    assert "heterozygous" not in warnings["all"] + warnings["few"]
+    assert "so few sites" not in warnings["all"]
