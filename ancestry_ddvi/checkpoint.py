@@ -30,13 +30,18 @@ import pandas as pd
 from ancestry_ddvi.ancestry import AncestryCaller
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
-from ancestry_ddvi.errors import ModelFileError, OptionError
+from ancestry_ddvi.errors import ModelFileError, NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix, id_hash
+from ancestry_ddvi.preprocessing.alignment import match
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
 FORMAT_VERSION = 5
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
+
+MAX_DEPTH = 20
+"""Of tables and lists within each other in model.json; a model's own are not half as deep. What
+shows or writes a description cannot go as deep as what reads it."""
 
 _FILES = ("model.safetensors", "variants.tsv")
 _ANCESTRY_FILES = ("ancestry.safetensors", "sites.tsv")
@@ -68,10 +73,10 @@ class EmbeddingModel:
     places: ReferencePlaces | None = None
 
     @property
-    def sites(self) -> pd.DataFrame:
-        """All variants that it can use, for reading no others; some may be there twice."""
-        own = self.extractor.variants[list(VARIANT_COLUMNS)]
-        return own if self.caller is None else pd.concat([own, self.caller.variants])
+    def tables(self) -> tuple[pd.DataFrame, ...]:
+        """All variants that it can use, for reading no others: of its map, and of its calls."""
+        own = self.extractor.variants
+        return (own,) if self.caller is None else (own, self.caller.variants)
 
     def was_trained_on(self, sample_id: np.ndarray) -> np.ndarray:
         """(n_samples,) bool: samples whose id is that of one the model was trained on."""
@@ -94,8 +99,26 @@ class EmbeddingModel:
         NotEnoughDataError
             If too few of the model's variants are in the input.
         """
-        features = self.extractor.transform(genotypes, absent_is_ref=absent_is_ref)
+        features = self.features(genotypes, absent_is_ref=absent_is_ref)
         return self.embed_features(features, genotypes.sample_id, n_draws=n_draws, seed=seed)
+
+    def features(
+        self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False, n_all: int | None = None
+    ) -> Features:
+        """`FeatureExtractor.transform`; its error also tells what a file has of the sites that
+        ancestry is called from, which may be more than those of the map."""
+        try:
+            return self.extractor.transform(genotypes, absent_is_ref=absent_is_ref, n_all=n_all)
+        except NotEnoughDataError as error:
+            if self.caller is None:
+                raise
+            sites = match(genotypes, self.caller.variants).matched
+            if not sites.found:
+                raise
+            raise NotEnoughDataError(
+                f"{error}; of the {sites.total:,} sites that ancestry is called from it has "
+                f"{sites.found:,}, and the map is made of the unlinked ones alone"
+            ) from error
 
     def embed_features(
         self,
@@ -256,6 +279,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
             parse_float=_finite,
             parse_constant=_finite,
         )
+        if _depth(description) > MAX_DEPTH:
+            raise ValueError(f"tables and lists more than {MAX_DEPTH} deep")
         version, sums = description["format"], dict(description["sha256"])
     except OSError as error:
         raise ModelFileError(
@@ -350,6 +375,18 @@ def _check_values(
     for field_name, array in positive.items():
         if not (array > 0).all():
             refuse("model.safetensors", field_name, array.min(), "positive")
+
+
+def _depth(value: Any) -> int:
+    """How deep tables and lists are within each other, 0 of what is neither."""
+    depth, level = -1, [value]
+    while level:
+        rooms = [
+            x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list)
+        ]
+        level = [inner for room in rooms for inner in room]
+        depth += 1
+    return depth
 
 
 def _finite(text: str) -> float:

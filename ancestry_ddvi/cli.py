@@ -310,11 +310,11 @@ def cli() -> None:
 )
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=click.Path(),  # as it is written: a Path forgets the ./ that tells a folder from a name
     metavar="NAME|DIR",
     help="Place the samples on the map of this trained model instead of learning a new one: a "
-    "folder that an earlier run wrote, or a name that `ancestry-ddvi models` lists. A model of "
-    "labelled samples calls ancestry too.",
+    "name that `ancestry-ddvi models` lists, or a folder that an earlier run wrote (./NAME if it "
+    "is called like one of these). A model of labelled samples calls ancestry too.",
 )
 @click.option(
     "--absent-is-ref",
@@ -379,7 +379,7 @@ def embed(
     population_column: str | None,
     superpopulation_column: str | None,
     supervise: str | None,
-    model: Path | None,
+    model: str | None,
     absent_is_ref: bool,
     call_threshold: float,
     min_typicality: float,
@@ -503,7 +503,10 @@ def models(context: click.Context) -> None:
 @click.argument("name", metavar="NAME|DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def show(name: str, as_json: bool) -> None:
-    """Show the card of a model: data, figures, limits, and what it must not be used for."""
+    """Show the card of a model: data, figures, limits, and what it must not be used for.
+
+    NAME is one that `ancestry-ddvi models` lists; a folder that is called so is ./NAME.
+    """
     import json
 
     from ancestry_ddvi.reference_models import card, card_text

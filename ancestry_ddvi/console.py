@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -120,13 +120,6 @@ class Console:
             print(line, file=self.stream, flush=True)
         except OSError:  # nobody listens any more; the results are still wanted
             hush(self.stream)
-
-
-def first_few(ids: Iterable[object], n: int = 5) -> str:
-    """The first few ids, and how many more there are."""
-    names = [str(name) for name in ids]
-    more = f", and {len(names) - n:,} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more
 
 
 def say_genotypes(

@@ -6,6 +6,7 @@ else that escapes is a fault of ours and exits with 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 
 
@@ -60,3 +61,10 @@ def check_count(name: str, value: object) -> None:
         raise OptionError(f"{name} must be a whole number, not {value!r}")
     if value < 1:
         raise OptionError(f"{name} must be at least 1, not {value}")
+
+
+def first_few(ids: Iterable[object], n: int = 5) -> str:
+    """The first few ids for a message, and how many more there are."""
+    names = [str(name) for name in ids]
+    more = f", and {len(names) - n:,} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more

@@ -16,7 +16,7 @@ import pandas as pd
 from ancestry_ddvi import __version__
 from ancestry_ddvi.ancestry import AncestryCaller, AncestryCalls, CallConfig
 from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
-from ancestry_ddvi.console import Console, Verbosity, first_few, say_genotypes
+from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.ddvi.supervision import UNLABELLED
@@ -28,6 +28,7 @@ from ancestry_ddvi.errors import (
     OptionError,
     OutputError,
     TrainingDivergedError,
+    first_few,
 )
 from ancestry_ddvi.genotypes import GenotypeMatrix, id_hash
 from ancestry_ddvi.loaders import (

@@ -9,7 +9,7 @@ the number of rows, which they may not for a few.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ import pandas as pd
 
 from ancestry_ddvi.ancestry import AncestryCalls
 from ancestry_ddvi.checkpoint import EmbeddingModel
-from ancestry_ddvi.console import Console, first_few, say_genotypes
+from ancestry_ddvi.console import Console, say_genotypes
 from ancestry_ddvi.embedding import EmbeddingTable
+from ancestry_ddvi.errors import first_few
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.batches import GenotypeBatches, UnequalBatchesError
@@ -105,7 +106,7 @@ class Placer:
     @property
     def _options(self) -> ReadOptions:
         # The model has chosen its chromosomes already.
-        places = _places(self.model.sites)
+        places = _places(self.model.tables)
         return replace(self.options, places=places, blocks=self.absent_is_ref, chr_set=None)
 
     def place(
@@ -161,9 +162,7 @@ class Placer:
         n_uncalled = 0
         with self.console.stage("place the samples") as update:
             for rows, genotypes in batches:
-                part = model.extractor.transform(
-                    genotypes, absent_is_ref=self.absent_is_ref, n_all=n
-                )
+                part = model.features(genotypes, absent_is_ref=self.absent_is_ref, n_all=n)
                 features.append(part)
                 tables.append(embed(part, genotypes.sample_id))
                 if caller is not None:
@@ -190,10 +189,11 @@ class Placer:
         )
 
 
-def _places(variants: pd.DataFrame) -> VariantList:
+def _places(tables: Iterable[pd.DataFrame]) -> VariantList:
     """Where a model's variants are, in either build; their alleles are matched later."""
     places = frozenset(
         f"{contig.upper()}:{position}"
+        for variants in tables
         for sites in in_builds(variants).values()
         for contig, position in zip(sites.contig, sites.position, strict=True)
         if position > 0

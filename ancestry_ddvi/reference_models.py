@@ -18,18 +18,21 @@ def shipped() -> tuple[str, ...]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model: of that path, or else of that name in the package.
+    """The folder of a model: that of the package of just this name, or else of this path.
+
+    Text that names a model of the package means that one wherever it is said; a folder that is
+    called so is meant by `./name`, or by a `Path`.
 
     Raises
     ------
     ModelFileError
         If there is neither.
     """
+    if isinstance(name, str) and name in shipped():
+        return MODELS / name
     path = Path(name)
     if path.exists():
         return path
-    if str(name) in shipped():
-        return MODELS / str(name)
     raise ModelFileError(
         f"{name}: no such folder, and no model of the package ({', '.join(shipped()) or 'none'}); "
         "give the model/ folder that `ancestry-ddvi embed` wrote, or one of these names"

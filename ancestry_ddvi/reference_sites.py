@@ -22,14 +22,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ancestry_ddvi.genotypes import NO_ALT, GenotypeMatrix, bare_contig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GRCH37, GRCH38, UNKNOWN = "GRCh37", "GRCh38", "unknown"
 BUILDS = (GRCH37, GRCH38)
@@ -50,9 +47,9 @@ NO_BASE, ALONE = -1, -2
 """Codes of what is no base, and of ALT where REF stands alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sites:
-    """Biallelic SNPs by place and alleles.
+    """Biallelic SNPs by place and alleles; equal if all of these are, so a key of what was made.
 
     Attributes
     ----------
@@ -75,14 +72,26 @@ class Sites:
         contig, name = variants["contig"].factorize()
         plain = np.array([bare_contig(str(c)) for c in name], dtype=object)
         code = {base: i for i, base in enumerate(BASES)} | {NO_ALT: ALONE}
-        ref, alt = (
-            variants[column].map(code).fillna(NO_BASE).to_numpy().astype(np.int8)
-            for column in ("ref", "alt")
-        )
-        return cls(plain[contig], variants["position"].to_numpy().astype(np.int64), ref, alt)
+
+        def coded(column: str) -> np.ndarray:
+            number, alleles = variants[column].factorize(use_na_sentinel=False)
+            codes = np.array([code.get(a, NO_BASE) for a in alleles], dtype=np.int8)
+            return codes.take(number)
+
+        position = variants["position"].to_numpy().astype(np.int64)
+        return cls(plain[contig], position, coded("ref"), coded("alt"))
 
     def __len__(self) -> int:
         return len(self.position)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sites) and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("position", "ref", "alt", "contig")
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.position.tobytes(), self.ref.tobytes(), self.alt.tobytes()))
 
 
 @dataclass(frozen=True)
@@ -184,14 +193,10 @@ def pair(variants: pd.DataFrame | Sites, sites: Sites) -> Pairs:
         What to find.
     """
     theirs = variants if isinstance(variants, Sites) else Sites.of(variants)
-    code = {name: i for i, name in enumerate(dict.fromkeys(theirs.contig))}
-
-    def place(of: Sites) -> np.ndarray:
-        contig = np.array([code.get(name, -1) for name in of.contig], dtype=np.int64)
-        unplaced = (contig < 0) | (of.position < 1)
-        return np.where(unplaced, -1, contig << 40 | of.position)
-
-    their_place, wanted = place(theirs), place(sites)
+    contig, _ = pd.factorize(np.concatenate([theirs.contig, sites.contig]))
+    position = np.concatenate([theirs.position, sites.position])
+    place = np.where(position < 1, -1, contig << 40 | position)
+    their_place, wanted = place[: len(theirs)], place[len(theirs) :]
     order = np.argsort(their_place, kind="stable")
     ordered = their_place[order]
     first = np.searchsorted(ordered, wanted)

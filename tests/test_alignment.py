@@ -11,7 +11,13 @@ import pytest
 
 from ancestry_ddvi.genotypes import GenotypeMatrix, Seen
 from ancestry_ddvi.preprocessing import alignment
-from ancestry_ddvi.preprocessing.alignment import MAX_FLIPPED, Alignment, Matched, in_builds
+from ancestry_ddvi.preprocessing.alignment import (
+    MAX_FLIPPED,
+    MIN_TOLD,
+    Alignment,
+    Matched,
+    in_builds,
+)
 from ancestry_ddvi.reference_sites import BASES, GRCH37, GRCH38, reference_sites
 
 COMPLEMENT = dict(zip(BASES, reversed(BASES), strict=True))
@@ -136,6 +142,34 @@ def test_ambiguous_variants_are_taken_as_they_look_on_a_strand_that_is_known(
     assert matched.ambiguous == (0 if known else palindromic.sum())
     assert matched.flipped == n_flipped
     assert matched.swapped == (swap.sum() if known else 0)
+
+
+@pytest.mark.parametrize("n_told", [0, 1, MIN_TOLD - 1, MIN_TOLD])
+def test_ambiguous_variants_are_left_out_where_few_others_tell_the_strand(
+    rows: np.ndarray, palindromic: np.ndarray, n_told: int
+) -> None:
+    ours = table(rows, GRCH37)
+    there = palindromic.copy()
+    there[np.flatnonzero(~palindromic)[:n_told]] = True
+    column, _, matched = match(ours[there], ours)
+    known = n_told == MIN_TOLD
+    n_ambiguous = int(palindromic.sum())
+    assert ((column >= 0)[palindromic] == known).all()
+    assert matched.ambiguous == (0 if known else n_ambiguous)
+    assert matched.same == n_told + (n_ambiguous if known else 0)
+
+
+def test_a_model_is_looked_up_in_both_builds_once(rows: np.ndarray) -> None:
+    ours = table(rows, GRCH37)
+    first = in_builds(ours)
+    assert in_builds(ours.copy()) is first
+    for column, value in (("position", 1), ("ref", "N"), ("alt", "N"), ("contig", "X")):
+        changed = ours.copy()
+        changed.loc[0, column] = value
+        again = in_builds(changed)
+        assert again is not first
+        assert list(again) == [GRCH37, GRCH38]
+        assert getattr(again[GRCH37], column)[0] != getattr(first[GRCH37], column)[0]
 
 
 def test_variants_of_an_unknown_build_are_looked_for_where_they_are() -> None:
@@ -316,21 +350,26 @@ def test_why_a_file_has_too_few_of_the_variants(rows: np.ndarray, palindromic: n
     no_site = ours.assign(position=ours["position"] + 1)
     renamed = ours.assign(contig="A" + ours["contig"])
     cases = {
-        "no record on the model's contigs .*, its own are A1, A10, A11, ...; rename": renamed,
+        "on the model's contigs .*, its own are A1, A10, A11, and 18 more; rename": renamed,
         "with other alleles, as in another genome build than GRCh37": ours.assign(
             alt=ours["ref"].map(lambda b: "ACGT"["CGTA".index(b)]), ref="N"
         ),
-        "are A/T or C/G, and its strand is in doubt": pd.concat(
+        "are A/T or C/G, and their strand is told by 30 others at least; give a file": pd.concat(
             [ours[palindromic], on_other_strand(ours, ~palindromic)[~palindromic][:20]]
         ),
+        "are A/T or C/G, and their strand is in doubt; put all on the forward strand": pd.concat(
+            [ours[palindromic], on_other_strand(ours, ~palindromic)[~palindromic][:60]]
+        ),
         "positions do not tell its genome build, and the model's is GRCh37": no_site,
-        "the genome build, GRCh37, is the model's, so these are other variants": ours[:30],
+        "its genome build, GRCh37, is the model's, but it has few of these variants": ours[:30],
     }
     for words, theirs in cases.items():
         found = alignment.match(genotypes_of(theirs), ours)
         said = alignment.why_few(found, ours, 99)
         n_found = found.matched.found
-        assert said.startswith(f"<genotypes in memory>: {n_found} of the model's 400 variants are")
+        assert said.startswith(
+            f"<genotypes in memory>: {n_found} of the 400 variants of the model's map were matched"
+        )
         assert "and 99 are needed" in said
         assert re.search(words, said), said
         assert "\n" not in said

@@ -176,6 +176,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weight nan": (lambda f: tensor(f, "model.prior.mean", np.nan), "model.prior.mean is nan"),
     "too deep": (lambda f: (f / "model.json").write_text("[" * 10**5), "not a model description"),
+    "too deep for what shows it": (
+        lambda f: edit(f, lambda d: d["provenance"].update(x=json.loads("[" * 500 + "]" * 500))),
+        "model.json: not a model description .tables and lists more than 20 deep.",
+    ),
     "no positions": (
         lambda f: (
             (f / "variants.tsv").write_text(

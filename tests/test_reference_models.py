@@ -41,6 +41,27 @@ def test_a_model_is_found_by_name_or_folder(quick_results: Path) -> None:
         find_model("atlantis")
 
 
+def test_a_name_of_the_package_is_no_folder_that_happens_to_be_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = shipped()[0]
+    Path(name).mkdir()
+    assert find_model(name) == MODELS / name
+    for folder in (f"./{name}", Path(name), tmp_path / name):
+        assert find_model(folder) == Path(folder)
+    for said, code, words in (
+        (name, 0, f"model: {name}"),
+        (f"./{name}", 2, f"error: {name}: no model here"),
+    ):
+        done = run_cli("models", "show", said, cwd=tmp_path)
+        assert done.returncode == code
+        assert (done.stdout + done.stderr).startswith(words)
+    done = run_cli("embed", "none.vcf", "--model", f"./{name}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no model here" in done.stderr
+
+
 def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(quick_results: Path) -> None:
     about = card(quick_results)
     assert about["trained on"]["samples"] == 150

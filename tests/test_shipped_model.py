@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from helpers import write_vcf
 from ancestry_ddvi import EmbeddingTable, load_model, read_genotypes
 from ancestry_ddvi.ancestry import AncestryCalls
 from ancestry_ddvi.checkpoint import EmbeddingModel
+from ancestry_ddvi.errors import NotEnoughDataError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.reference_models import MODELS, card, shipped
 from ancestry_ddvi.reference_sites import BASES, reference_sites
@@ -138,6 +140,30 @@ def test_genotypes_of_another_build_under_positions_of_this_one_are_refused() ->
     variants = genotypes.variants.assign(position=genotypes.variants["position"] + 7)
     with pytest.raises(Exception, match="are needed"):
         embedded(replace(genotypes, variants=variants))
+
+
+def test_sites_that_the_map_does_not_use_are_said_to_be_there() -> None:
+    """The build is the model's and so are the sites, but for most of them not of its map."""
+    genotypes, _ = samples()
+    sites, pruned = (
+        pd.MultiIndex.from_frame(of[["contig", "position"]])
+        for of in (genotypes.variants, model().extractor.variants)
+    )
+    others = np.flatnonzero(~sites.isin(pruned))[::4][:900]
+    few = np.flatnonzero(sites.isin(pruned))[:20]
+    part = genotypes.select(variants=np.sort(np.concatenate([others, few])))
+    with pytest.raises(NotEnoughDataError) as caught:
+        model().embed(part)
+    said = str(caught.value)
+    assert re.search(
+        r"\d+ of the 15,802 variants of the model's map were matched in the file", said
+    )
+    assert "other variants" not in said
+    assert "give a file with more of them" in said
+    assert "of the 23,770 sites that ancestry is called from it has 920" in said
+    with pytest.raises(NotEnoughDataError) as caught:
+        model().embed(genotypes.select(variants=[]))
+    assert "ancestry is called" not in str(caught.value)
 
 
 def test_fewer_sites_make_everything_less_sure() -> None:

@@ -6,7 +6,7 @@ build       Both sides' builds are told by the sites of `1kg` (`reference_sites`
 alleles     REF and ALT as they are, swapped, or those of the other strand, either way round. Of a
             record without ALT, REF is one of the two as they are.
 ambiguous   A and T, or C and G: the other strand looks like a swap. They are taken as they look
-            where the file is on the model's strand, which the variants that can tell it show;
+            where the file is on the model's strand, which enough variants that can tell it show;
             otherwise they are left out.
 repeated    Of several variants that could be the same one of the model, whatever way round, the
             one with the most called genotypes is used.
@@ -16,13 +16,14 @@ absent      Missing. Where it is asked for, homozygous for the model's REF (`abs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.errors import first_few
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix, bare_contig
 from ancestry_ddvi.reference_sites import (
     ABSENT,
@@ -45,6 +46,11 @@ from ancestry_ddvi.reference_sites import (
 
 MAX_FLIPPED = 0.01
 """A file with a larger share of variants on the other strand may have ambiguous ones there too."""
+
+MIN_TOLD = 30
+"""Fewer variants that can tell the strand leave it in doubt. Where none of this many is on the
+other one, less than 3 / MIN_TOLD, a tenth, of all are (95 % confidence), and not the half of a file
+on an array's own strands; asking for more would cost a panel of a hundred sites a sixth of them."""
 
 MAX_ALONE_OTHER = 0.05
 """Of records without ALT a larger share with a third allele for REF shows that their positions are
@@ -168,12 +174,16 @@ class Alignment:
         return called
 
 
-def in_builds(variants: pd.DataFrame) -> dict[str, Sites]:
+def in_builds(variants: pd.DataFrame) -> Mapping[str, Sites]:
     """The variants of a model by build, its own first; only that if it is not known.
 
     In another build those without a known position have position 0, where nothing is found.
     """
-    sites = Sites.of(variants)
+    return _in_builds(Sites.of(variants))
+
+
+@lru_cache(maxsize=4)  # a model has two tables: of its map, and of its ancestry calls
+def _in_builds(sites: Sites) -> Mapping[str, Sites]:
     own = detect_build(sites).name
     found = {own: sites}
     if own in BUILDS:
@@ -215,7 +225,7 @@ def match(
     ambiguous = relation == AMBIGUOUS
     n_flipped = int((relation == FLIPPED).sum())
     n_told = int(np.isin(relation, (SAME, SWAPPED, FLIPPED)).sum())
-    if n_flipped <= MAX_FLIPPED * n_told:
+    if n_told >= MIN_TOLD and n_flipped <= MAX_FLIPPED * n_told:
         relation[ambiguous] = np.where(pairs.turned[ambiguous], SWAPPED, SAME)
     usable = relation < AMBIGUOUS
     n_usable = np.bincount(pairs.site[usable], minlength=len(sites))
@@ -289,7 +299,7 @@ def _with_alone(pairs: Pairs, file: Sites, sites: Sites) -> Pairs:
 
 
 def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
-    """What to say of a file that has fewer than the `needed` variants of a model: how many, the
+    """What to say of a file that has fewer than the `needed` variants of a map: how many, the
     likely cause by what was found, and what to do."""
     genotypes, matched = alignment.genotypes, alignment.matched
     file = Sites.of(genotypes.variants)
@@ -298,20 +308,22 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
     if len(matched.unseen) == n_contigs:
         theirs = sorted({*file.contig, *genotypes.seen.contigs})
         cause = (
-            f"it has no record on the model's contigs ({_some(matched.unseen)}), its own are "
-            f"{_some(theirs) or 'none'}; rename them with `bcftools annotate --rename-chrs`, and "
-            f"check that species and genome build ({own}) are the model's"
+            f"it has no record on the model's contigs ({first_few(matched.unseen, 3)}), its own "
+            f"are {first_few(theirs, 3) or 'none'}; rename them with `bcftools annotate "
+            f"--rename-chrs`, and check that species and genome build ({own}) are the model's"
         )
     elif matched.other > matched.found:
         cause = (
             f"{matched.other:,} are at its positions with other alleles, as in another genome "
             f"build than {own} or another species; lift it over to {own}"
         )
-    elif matched.ambiguous > matched.found:
-        cause = (
-            f"{matched.ambiguous:,} are A/T or C/G, and its strand is in doubt; put all on the "
-            "forward strand, e.g. with `bcftools +fixref`"
+    elif matched.ambiguous > matched.found or matched.ambiguous + matched.found >= needed:
+        doubt = (
+            f"is told by {MIN_TOLD} others at least; give a file with more of these"
+            if matched.found < MIN_TOLD
+            else "is in doubt; put all on the forward strand, e.g. with `bcftools +fixref`"
         )
+        cause = f"{matched.ambiguous:,} are A/T or C/G, and their strand {doubt}"
     elif told != own and told in BUILDS and own in BUILDS:
         cause = (
             f"its positions are those of {told}, the model's of {own}, and only sites of 1kg are "
@@ -319,8 +331,8 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
         )
     elif told == own != UNKNOWN:
         cause = (
-            f"the genome build, {own}, is the model's, so these are other variants; give a file "
-            "with more of them (all chromosomes, or imputed)"
+            f"its genome build, {own}, is the model's, but it has few of these variants; give a "
+            "file with more of them (all chromosomes, or imputed)"
         )
     else:
         cause = (
@@ -329,12 +341,7 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
         )
     left_out = ", ".join(f"{n:,} {reason}" for reason, n in genotypes.left_out.items() if n)
     return (
-        f"{genotypes.name}: {matched.found:,} of the model's {matched.total:,} variants are in the "
-        f"file, and {needed} are needed to place a sample"
+        f"{genotypes.name}: {matched.found:,} of the {matched.total:,} variants of the model's map "
+        f"were matched in the file, and {needed} are needed to place a sample"
         f"{f' (records left out: {left_out})' if left_out else ''}; {cause}"
     )
-
-
-def _some(names: Sequence[str], n: int = 3) -> str:
-    """The first few names."""
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
