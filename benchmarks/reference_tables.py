@@ -366,7 +366,7 @@ def card(results: dict[str, Any]) -> dict[str, Any]:
         "which were then placed by all sites and by random ones",
         "table": means,
         "least and most of the seeds": limits,
-        "left out": without,
+        "superpopulation left out": without,
         "notes": [
             "The table: means over seeds; errors and shares at >= .9 over the samples of all (the "
             "error of a single seed is larger by chance). Wrong among these: of the samples whose "
@@ -375,7 +375,7 @@ def card(results: dict[str, Any]) -> dict[str, Any]:
             "Coverage, held-out: whether the region by these sites holds the place by all sites, "
             "which by all sites it always does. Coverage, simulated: not of held-out samples, but "
             "of samples drawn from the model, whose true places are known.",
-            "Left out: of each superpopulation, if the reference has nobody of it, the share that "
+            "Superpopulation left out: of each, if the reference has nobody of it, the share that "
             "is called outside; and the largest share of held-out samples of the others that is.",
         ],
     }

@@ -200,9 +200,11 @@ def test_the_card_has_what_a_user_must_know(tables: ModuleType, results: Results
     assert last["coverage of 90 % regions, held-out"] == pytest.approx(0.9)
     ranges = card["least and most of the seeds"][-1]
     assert ranges["superpopulation accuracy"] == "0.960–1.000"
-    assert len(card["left out"]) == len(tables.PANELS)
-    assert card["left out"][0]["EUR"] == pytest.approx(0.7)
-    assert card["left out"][0]["others called outside, at most"] == pytest.approx(0.0375)
+    assert len(card["superpopulation left out"]) == len(tables.PANELS)
+    assert card["superpopulation left out"][0]["EUR"] == pytest.approx(0.7)
+    assert card["superpopulation left out"][0]["others called outside, at most"] == pytest.approx(
+        0.0375
+    )
     assert max(map(len, card_text(card, 100).splitlines())) <= 100
 
 
