@@ -82,7 +82,8 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
         "Populations that are not in the reference are called `outside reference` only where "
         "they differ enough; mixtures of its populations get the nearest of them, or `uncertain`.",
         "The fewer sites, the more seldom is an ancestry seen that is not in the reference, with a "
-        "few hundred hardly ever; it is then called as one of the reference, or `uncertain`.",
+        "few hundred hardly ever; it is then `uncertain`, or called as one of the reference with "
+        "a high probability.",
         "Calibrated for sites drawn at random from those of the reference. Sites of an exome, an "
         "array or one region were chosen otherwise and fewer of them are independent: "
         "probabilities are then too sure.",

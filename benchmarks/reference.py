@@ -227,7 +227,7 @@ class Bench:
         generator = torch.Generator().manual_seed(seed)
         assert table.draws is not None
         level = region_level(
-            torch.as_tensor(table.draws), torch.as_tensor(full, dtype=torch.float32), generator
+            torch.tensor(table.draws), torch.tensor(full, dtype=torch.float32), generator
         )
         row["coverage"] = float((level <= REGION).double().mean())
         row["simulated"] = simulated(model, float(np.median(features.noise)), seed)

@@ -5,7 +5,8 @@ Reads nothing but the results, so that tables and card can be made again from co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, median
@@ -356,7 +357,8 @@ def card(results: dict[str, Any]) -> dict[str, Any]:
     without = [
         {"sites": found[panel]["n_sites"]}
         | {group: figures["novel"].value for group, figures in groups.items()}
-        | {"others called outside, at most": max(of["others"].value for of in groups.values())}
+        | {"called as others, at most": _most(of["called"].value for of in groups.values())}
+        | {"others called outside, at most": _most(of["others"].value for of in groups.values())}
         for panel, groups in left_out(results).items()
         if groups
     ]
@@ -376,9 +378,16 @@ def card(results: dict[str, Any]) -> dict[str, Any]:
             "which by all sites it always does. Coverage, simulated: not of held-out samples, but "
             "of samples drawn from the model, whose true places are known.",
             "Superpopulation left out: of each, if the reference has nobody of it, the share that "
-            "is called outside; and the largest share of held-out samples of the others that is.",
+            "is called outside; the largest that is called as one of the others; and the largest "
+            "share of held-out samples of the others that is called outside.",
         ],
     }
+
+
+def _most(values: Iterable[float]) -> float | None:
+    """None if one of them is not known."""
+    known = list(values)
+    return None if any(map(math.isnan, known)) else max(known)
 
 
 def _of_card(row: dict[str, Any], *, trivial: bool) -> dict[str, Figure | None]:
