@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from ancestry_ddvi.errors import ModelFileError
 
 MODELS = Path(__file__).parent / "models"
 """A folder each, as `EmbeddingModel.save` writes it."""
+
+NOT_HELD_OUT = "on training samples, not held out unless it says so"
+"""Name of the figures of calls by number of sites: their calibration has seen these samples."""
 
 
 def shipped() -> tuple[str, ...]:
@@ -63,63 +68,110 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
         },
         "map": {k: shape[k] for k in ("n_latent", "prior", "n_clusters", "n_steps")},
     }
+    about["held-out figures"] = provenance.get("held-out figures") or (
+        "none of this model; `ancestry-ddvi embed --model` with --labels gives them for new samples"
+    )
     if caller is not None:
+        figures = dict(caller.card)
         about["ancestry calls"] = {
             "method": "allele frequencies of each population (Rannala & Mountain 1997), calibrated "
-            "by labels of the training samples, each left out of the counts in turn; the "
-            "calibration itself has seen them",
-            **caller.card,
+            "by labels of the training samples, each left out of the counts in turn",
+            NOT_HELD_OUT: figures.pop("cross-validated", None),
+            **figures,
         }
-    about["held-out figures"] = provenance.get("held-out figures")
     about["limits"] = [
         "A population label is not an identity, and a call says only which samples of the "
         "reference have similar genotypes.",
         "Populations that are not in the reference are called `outside reference` only where "
         "they differ enough; mixtures of its populations get the nearest of them, or `uncertain`.",
-        "Calibrated for sites drawn at random from those of the reference; an exome or one "
-        "region has fewer independent ones, and its probabilities are too sure.",
+        "The fewer sites, the more seldom is an ancestry seen that is not in the reference, with a "
+        "few hundred hardly ever; it is then `uncertain`, or called as one of the reference with "
+        "a high probability.",
+        "Calibrated for sites drawn at random from those of the reference. Sites of an exome, an "
+        "array or one region were chosen otherwise and fewer of them are independent: "
+        "probabilities are then too sure.",
+        "Haploid and pseudo-haploid genotypes have one allele a site, and are read by that; no "
+        "figure here is of such samples.",
+        "Close relatives were not learnt from. New samples that are related to each other or to "
+        "the reference are called one by one: they are no independent evidence, and a relative in "
+        "the reference makes the call of its population more sure.",
+    ]
+    about["must not be used"] = [
         "Not for deciding about people: no diagnosis, treatment, insurance, border, police or "
         "employment matter may rest on it.",
+        "Not as evidence of identity, kinship, nationality, ethnicity or descent from a place.",
     ]
     return about
 
 
-def card_text(card: dict[str, Any]) -> str:
-    """The card for a terminal."""
+def card_text(card: dict[str, Any], columns: int = 100) -> str:
+    """The card for a terminal of so many columns."""
     lines: list[str] = []
     for name, value in card.items():
-        _lines(name, value, 0, lines)
+        _lines(name, value, 0, columns, lines)
     return "\n".join(lines)
 
 
-def _lines(name: str, value: Any, depth: int, lines: list[str]) -> None:
+def figure_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A line a figure, its name first, then its value in every row; rows may lack some."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [[name, *(_short(row.get(name)) for row in rows)] for name in names]
+
+
+def _lines(name: str, value: Any, depth: int, columns: int, lines: list[str]) -> None:
     pad = "  " * depth
     if value is None or value == [] or value == {}:
         return
     if isinstance(value, dict):
-        if value and all(isinstance(v, int) for v in value.values()):
-            lines.append(f"{pad}{name}: " + ", ".join(f"{k} {v:,}" for k, v in value.items()))
+        if all(isinstance(v, int) for v in value.values()):
+            # Held together where the line is broken.
+            counts = ", ".join(f"{k}{_HARD_SPACE}{v:,}" for k, v in value.items())
+            lines += _filled(f"{name}: {counts}", pad, columns)
             return
         lines.append(f"{pad}{name}:")
         for key, inner in value.items():
-            _lines(key, inner, depth + 1, lines)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        columns = list(value[0])
-        rows = [columns, *([_short(row[c]) for c in columns] for row in value)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-        lines.append(f"{pad}{name}:")
-        lines += [
-            pad + "  " + "  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True))
-            for row in rows
-        ]
+            _lines(key, inner, depth + 1, columns, lines)
     elif isinstance(value, list):
         lines.append(f"{pad}{name}:")
-        lines += [f"{pad}  - {item}" for item in value]
+        if all(isinstance(row, dict) for row in value):
+            lines += _tabulated(figure_table(value), pad + "  ", columns)
+            return
+        for item in value:
+            lines += _filled(f"- {item}", pad + "  ", columns)
     else:
-        lines.append(f"{pad}{name}: {_short(value)}")
+        lines += _filled(f"{name}: {_short(value)}", pad, columns)
+
+
+_HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def _filled(text: str, pad: str, columns: int) -> list[str]:
+    broken = textwrap.wrap(
+        text,
+        columns,
+        initial_indent=pad,
+        subsequent_indent=pad + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_HARD_SPACE, " ") for line in broken]
+
+
+def _tabulated(table: list[list[str]], pad: str, columns: int) -> list[str]:
+    """Names to the left, values to the right; a table that is too wide goes on below itself."""
+    width = max(len(row[0]) for row in table)
+    cell = 2 + max(len(value) for row in table for value in row[1:])
+    n = max(1, (columns - len(pad) - width) // cell)
+    return [
+        pad + row[0].ljust(width) + "".join(value.rjust(cell) for value in row[1 + i : 1 + i + n])
+        for i in range(0, len(table[0]) - 1, n)
+        for row in table
+    ]
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -6,14 +6,20 @@ all sites and by random panels of fewer, the same sites for every sample as on a
 calls stand the usual ways from the same samples and sites. A run that was interrupted goes on.
 
     python benchmarks/reference.py --seeds 5
+
+The seconds of the command with the shipped model are measured at the end; `--times-only` measures
+them anew beside results that are there, on a machine that is quiet. The tables are those of
+`reference_tables.py`; `--tables-only` writes them anew.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import click
@@ -21,37 +27,31 @@ import common
 import numpy as np
 import pandas as pd
 import torch
+from reference_tables import (
+    CODE,
+    CONFIDENT,
+    HOLDOUT,
+    OURS,
+    PANELS,
+    REGION,
+    card,
+    markdown,
+    verdicts,
+)
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes, read_labels
-from ancestry_ddvi.ancestry import AncestryCaller, CallConfig
+from ancestry_ddvi.ancestry import OUTSIDE, UNCERTAIN, AncestryCaller, CallConfig
 from ancestry_ddvi.baselines.discrepancy import region_level
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.ddvi.objective import dream
 from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding, with_calls
-
-HOLDOUT = 0.2
-OURS = "ancestry-ddvi"
-PANELS: dict[str, float] = {"all": 1.0, "10 %": 0.1, "1 %": 0.01, "128": 128.0}
-"""Share of the sites, or their number."""
+from ancestry_ddvi.reference_models import MODELS
+from ancestry_ddvi.writers import write_genotypes
 
 N_BINS = 10
-CONFIDENT = 0.9
-REGION = 0.9
 N_DRAWS = 200
 N_SIMULATED = 2000
-
-GOALS = {
-    "all": {"superpopulation": 0.998, "population": 0.82, "coverage": 0.02, "error": 0.03},
-    "10 %": {"superpopulation": 0.995, "population": 0.68, "coverage": 0.02, "error": 0.03},
-    "1 %": {"superpopulation": 0.95, "population": 0.40, "coverage": 0.03, "error": 0.05},
-    "128": {"superpopulation": 0.85, "coverage": 0.03, "error": 0.05},
-}
-FLOORS = {
-    "all": {"superpopulation": 0.995, "population": 0.78, "coverage": 0.05, "error": 0.05},
-    "10 %": {"superpopulation": 0.99, "coverage": 0.05, "error": 0.05},
-    "1 %": {"superpopulation": 0.90, "coverage": 0.05, "error": 0.05, "confidently wrong": 0.01},
-    "128": {"coverage": 0.05, "error": 0.05},
-}
+MODEL = "1kg"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Bench:
             "config": common.stored(asdict(self.config)),
             "calling": asdict(CallConfig()),
             "holdout": HOLDOUT,
-            "code": common.code_digest("ancestry", "ddvi", "preprocessing"),
+            "code": common.code_digest(*CODE),
             "versions": common.versions(),
         }
 
@@ -221,13 +221,13 @@ class Bench:
         row |= {name: scores(peer(task), *truth) for name, peer in PEERS.items()}
         called = calls.frame()
         row[OURS] |= {
-            "called outside": float((called["superpopulation"] == "outside reference").mean()),
-            "uncertain": float((called["superpopulation"] == "uncertain").mean()),
+            "called outside": float((called["superpopulation"] == OUTSIDE).mean()),
+            "uncertain": float((called["superpopulation"] == UNCERTAIN).mean()),
         }
         generator = torch.Generator().manual_seed(seed)
         assert table.draws is not None
         level = region_level(
-            torch.as_tensor(table.draws), torch.as_tensor(full, dtype=torch.float32), generator
+            torch.tensor(table.draws), torch.tensor(full, dtype=torch.float32), generator
         )
         row["coverage"] = float((level <= REGION).double().mean())
         row["simulated"] = simulated(model, float(np.median(features.noise)), seed)
@@ -236,7 +236,12 @@ class Bench:
         return row
 
     def leave_out(self, group: str, seed: int) -> dict[str, Any]:
-        """Call the samples of a superpopulation by a reference that has none of it."""
+        """Call the samples of a superpopulation by a reference that has none of it.
+
+        By panel, `novel` and `called`: the share of its samples that is called outside the
+        reference, and as one of the others; `others`: the share of held-out samples of the others
+        that is called outside.
+        """
         novel = (self.superpopulation == group).to_numpy()
         drawn = np.random.default_rng(seed).random(len(novel)) < HOLDOUT
         caller = AncestryCaller.learn(
@@ -246,9 +251,11 @@ class Bench:
         row = {}
         for name, size in PANELS.items():
             seen = self.genotypes.select(variants=self.panel(size, seed))
-            outside = caller.call(seen).frame()["superpopulation"] == "outside reference"
+            call = caller.call(seen).frame()["superpopulation"]
+            outside = call == OUTSIDE
             row[name] = {
                 "novel": float(outside[novel].mean()),
+                "called": float((~outside & (call != UNCERTAIN))[novel].mean()),
                 "others": float(outside[~novel & drawn].mean()),
             }
         return row
@@ -298,235 +305,98 @@ def uniform_distance(rank: np.ndarray, most: int) -> float:
     return float(np.abs(counted.cumsum() - np.arange(1, most + 2) / (most + 1)).max())
 
 
-def pooled_error(rows: Sequence[dict[str, Any]]) -> float:
-    """Expected calibration error (Naeini et al. 2015) over the samples of all seeds."""
-    bins = np.sum([row["bins"] for row in rows], axis=0)
-    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
+def measure_times(genotypes: GenotypeMatrix, repeats: int) -> dict[str, Any]:
+    """Seconds of the command from a cold start, for one sample and for all."""
+    # Samples that the model knows would not be called.
+    renamed = np.array([f"new{i}" for i in range(genotypes.n_samples)])
+    new = replace(genotypes, sample_id=renamed)
+    runs: list[dict[str, Any]] = []
+    commands, load = [], os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for samples in ([0], range(new.n_samples)):
+            path = Path(folder) / f"{len(samples)}.vcf.gz"
+            write_genotypes(new.select(samples=np.array(samples)), path)
+            for pictures in (True, False):
+                command = [sys.executable, "-m", "ancestry_ddvi", "embed", str(path)]
+                command += ["--model", MODEL, "--out", str(Path(folder) / "out"), "--force"]
+                commands.append(command + ["--no-pictures"] * (not pictures))
+                runs.append({"samples": len(samples), "pictures": pictures})
+                runs[-1] |= {"wall_seconds": [], "cpu_seconds": []}
+        for turn in range(-1, repeats):
+            for command, run in zip(commands, runs, strict=True):
+                done = common.run(command)
+                if turn >= 0:
+                    run["wall_seconds"].append(round(done.wall_seconds, 3))
+                    run["cpu_seconds"].append(round(done.cpu_seconds, 3))
+    return timed_now() | {"load": load, "runs": runs}
 
 
-def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By panel: means over seeds, calibration over the samples of all."""
-    seeds = [results["seeds"][s] for s in sorted(results["seeds"], key=int)]
-    found = {}
-    for panel in PANELS:
-        rows = [seed[panel] for seed in seeds]
-        ways = {}
-        for way in (OURS, *PEERS):
-            levels = {
-                level: [row[way][level] for row in rows]
-                for level in ("population", "superpopulation")
-            }
-            ways[way] = {
-                f"{level} {name}": value
-                for level, of in levels.items()
-                for name, value in (
-                    ("accuracy", mean(r["accuracy"] for r in of)),
-                    ("calibration error", pooled_error(of)),
-                    ("confidently wrong", mean(r["confidently wrong"] for r in of)),
-                )
-            }
-        ways[OURS] |= {
-            name: mean(row[OURS][name] for row in rows) for name in ("called outside", "uncertain")
-        }
-        found[panel] = {
-            "n_sites": rows[0]["n_sites"],
-            "ways": ways,
-            "coverage": mean(row["coverage"] for row in rows),
-            "simulated": {
-                name: mean(row["simulated"][name] for row in rows) for name in rows[0]["simulated"]
-            },
-        }
-    return found
-
-
-def card(results: dict[str, Any]) -> dict[str, Any]:
-    """What the shipped model says of itself."""
-    found = summary(results)
-    settings = results["settings"]
+def timed_now() -> dict[str, Any]:
+    """What times are of."""
     return {
-        "from": f"benchmarks/reference.py, {len(results['seeds'])} seeds: models like this one, "
-        f"trained without {HOLDOUT:.0%} of the {settings['n_samples']:,} samples, which were "
-        "then placed",
-        "table": [
-            {
-                "sites": row["n_sites"],
-                "superpopulation accuracy": row["ways"][OURS]["superpopulation accuracy"],
-                "population accuracy": row["ways"][OURS]["population accuracy"],
-                "superpopulation calibration error": row["ways"][OURS][
-                    "superpopulation calibration error"
-                ],
-                "population calibration error": row["ways"][OURS]["population calibration error"],
-                "coverage of 90 % regions, simulated": row["simulated"]["coverage"],
-            }
-            for row in found.values()
-        ],
-        "superpopulation left out, called outside (all sites)": {
-            group: f"{mean(r['all']['novel'] for r in runs.values()):.2f}"
-            for group, runs in results.get("left_out", {}).items()
-        },
+        "machine": common.machine(),
+        "model": MODEL,
+        "model_sha256": common.digest(MODELS / MODEL / "model.json"),
+        "code": common.code_digest(),
+        "versions": common.versions(),
     }
 
 
-def verdicts(results: dict[str, Any]) -> list[list[str]]:
-    """Every figure that has a goal or a floor."""
-    rows = []
-    for panel, row in summary(results).items():
-        ours = row["ways"][OURS]
-        error = max(
-            ours[f"{level} calibration error"] for level in ("population", "superpopulation")
-        )
-        # By all sites a region holds its own mean, which says nothing.
-        places = row["simulated"] if panel == "all" else row
-        measured = {
-            "superpopulation": ours["superpopulation accuracy"],
-            "population": ours["population accuracy"],
-            "coverage": abs(places["coverage"] - REGION),
-            "error": error,
-            "confidently wrong": ours["superpopulation confidently wrong"],
-        }
-        titles = {
-            "superpopulation": "superpopulation accuracy",
-            "population": "population accuracy",
-            "coverage": f"coverage ({'simulated' if panel == 'all' else 'held-out'}), from .90",
-            "error": "calibration error, the larger of both levels",
-            "confidently wrong": "superpopulation wrong at >= .9",
-        }
-        for name, title in titles.items():
-            cells = []
-            for limits in (FLOORS, GOALS):
-                limit = limits[panel].get(name)
-                if limit is None:
-                    cells.append("")
-                    continue
-                more = name in ("superpopulation", "population")
-                met = measured[name] >= limit if more else measured[name] <= limit
-                cells.append(f"{limit:g} {'met' if met else 'missed'}")
-            if any(cells):
-                rows.append([f"{panel}: {title}", f"{measured[name]:.4f}", *cells])
-    return rows
-
-
-def markdown(results: dict[str, Any], command: str) -> str:
-    """Every table."""
-    found, settings = summary(results), results["settings"]
-    which = common.settings_in_words(settings["config"], EmbedConfig())
-    ways = []
-    for panel, row in found.items():
-        for way, values in row["ways"].items():
-            ways.append(
-                [
-                    f"{panel} ({row['n_sites']:,}): {way}",
-                    *(
-                        f"{values[f'{level} {name}']:.3f}"
-                        for level in ("superpopulation", "population")
-                        for name in ("accuracy", "calibration error", "confidently wrong")
-                    ),
-                ]
-            )
-    coverage = [
-        [
-            panel,
-            f"{row['coverage']:.3f}",
-            *(f"{value:.3f}" for value in row["simulated"].values()),
-            f"{row['ways'][OURS]['called outside']:.3f}",
-            f"{row['ways'][OURS]['uncertain']:.3f}",
-        ]
-        for panel, row in found.items()
-    ]
-    left_out = [
-        [
-            group,
-            *(
-                f"{mean(r[panel]['novel'] for r in runs.values()):.3f} / "
-                f"{mean(r[panel]['others'] for r in runs.values()):.3f}"
-                for panel in PANELS
-            ),
-        ]
-        for group, runs in results.get("left_out", {}).items()
-    ]
-    of_simulation = list(next(iter(found.values()))["simulated"])
-    return f"""# Placing samples on a labelled reference
-
-`{settings["data"]}`: {settings["n_samples"]:,} samples, {settings["n_variants"]:,} SNPs; {which};
-seeds {", ".join(sorted(results["seeds"], key=int))}. All figures are of held-out samples
-({
-        settings[
-            "holdout"
-        ]:.0%}, from which nothing was learnt, close relatives of training samples left out).
-Panels are random sites, the same for all samples of a seed, other ones for each seed.
-
-## Calls
-
-{
-        common.table(
-            [
-                "sites: way",
-                *(
-                    f"{level}: {name}"
-                    for level in ("superpop.", "pop.")
-                    for name in ("accuracy", "calibration error", "wrong at >= .9")
-                ),
-            ],
-            ways,
-        )
-    }
-
-Accuracy and mistakes: means over seeds; expected calibration error (ten bins) over the samples of
-all seeds. Neighbours: votes of 15 on 20 shrinkage-corrected components, those of new samples by
-least squares on the panel. PCA + SVM: four whitened components of the panel's sites, learnt anew,
-and scikit-learn's SVC(C=2) with Platt's
-probabilities. Random forest: 100 trees on the same 20 components.
-
-## Uncertainty of places
-
-{
-        common.table(
-            [
-                "sites",
-                "90 % region holds the place by all sites",
-                *(f"simulated: {name}" for name in of_simulation),
-                "called outside",
-                "uncertain",
-            ],
-            coverage,
-        )
-    }
-
-First column: whether the region of a held-out sample, by the panel, holds its posterior mean by all
-sites. Simulated: z from the prior and x from the decoder with the panel's median noise, {
-        N_SIMULATED
-    }
-times; coverage, and Kolmogorov distance of the ranks of the true z among {
-        N_DRAWS
-    } draws (.02 to .03
-is chance).
-
-## A superpopulation left out
-
-{common.table(["left out", *(f"{p}: novel / others" for p in PANELS)], left_out)}
-
-Share called `outside reference` among its samples, and among held-out ones of the others.
-
-## Floors and goals
-
-{common.table(["figure", "measured", "floor", "goal"], verdicts(results))}
-
-Command: `{command}`
-"""
+def write_tables(path: Path) -> None:
+    """The card and the tables of what is in the results file."""
+    results = common.read_json(path)
+    if not results.get("seeds"):
+        raise click.ClickException(f"{path} has no results to make tables of; measure them first")
+    common.record(path, ["card"], card(results))
+    common.write_text(path.with_suffix(".md"), markdown(results))
+    for section, rows in verdicts(results).items():
+        click.echo(section)
+        for row in rows:
+            click.echo("  " + " | ".join(row))
 
 
 @click.command(help=__doc__)
 @click.option("--seeds", default=5, show_default=True, help="Seeds from 0.")
 @click.option("--samples", type=int, help="A random cut of the data: a test of the script only.")
 @click.option("--steps", type=int, help="Steps of the map phase: a test of the script only.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Times.")
 @click.option("--out", type=click.Path(path_type=Path), default=common.RESULTS)
 @click.option("--fresh", is_flag=True, help="Forget earlier results.")
-def main(seeds: int, samples: int | None, steps: int | None, out: Path, fresh: bool) -> None:
+@click.option("--times-only", is_flag=True, help="Measure the seconds anew, and nothing else.")
+@click.option("--tables-only", is_flag=True, help="Measure nothing; write the tables anew.")
+def main(
+    seeds: int,
+    samples: int | None,
+    steps: int | None,
+    repeats: int,
+    out: Path,
+    fresh: bool,
+    times_only: bool,
+    tables_only: bool,
+) -> None:
     torch.set_num_threads(1)
     config = EmbedConfig()
     if steps is not None:
         config = replace(config, training=replace(config.training, map_steps=steps))
+    path = out / "reference.json"
+    if tables_only:
+        write_tables(path)
+        return
     bench = Bench(out, config, samples)
+    if not times_only:
+        place_and_leave_out(bench, seeds, fresh)
+        command = f"python benchmarks/reference.py --seeds {seeds}"
+        command += f" --samples {samples}" if samples else ""
+        command += f" --steps {steps}" if steps is not None else ""
+        common.record(path, ["command"], command)
+    earlier = common.read_json(path).get("times", {})
+    if times_only or any(earlier.get(name) != now for name, now in timed_now().items()):
+        common.record(path, ["times"], measure_times(bench.genotypes, repeats))
+    write_tables(path)
+
+
+def place_and_leave_out(bench: Bench, seeds: int, fresh: bool) -> None:
+    """All seeds that are not in the results file."""
     if not common.earlier_results(bench.path, bench.settings(), fresh=fresh):
         common.write_json(bench.path, {"settings": bench.settings(), "seeds": {}, "left_out": {}})
     for seed in range(seeds):
@@ -539,14 +409,6 @@ def main(seeds: int, samples: int | None, steps: int | None, out: Path, fresh: b
                 row = bench.leave_out(group, seed)
                 common.record(bench.path, ["left_out", group, str(seed)], row)
                 click.echo(f"seed {seed}, without {group}: {row}")
-    results = common.read_json(bench.path)
-    common.record(bench.path, ["card"], card(results))
-    command = f"python benchmarks/reference.py --seeds {seeds}"
-    command += f" --samples {samples}" if samples else ""
-    command += f" --steps {steps}" if steps is not None else ""
-    common.write_text(out / "reference.md", markdown(results, command))
-    for line in verdicts(results):
-        click.echo(" | ".join(line))
 
 
 if __name__ == "__main__":

@@ -1,51 +1,90 @@
 """Train the reference model `1kg` and put it into the package.
 
 All 2,504 bundled samples, default settings, seed 0, one thread; close relatives are placed and not
-learnt from. The same data, code and library versions give the same file.
+learnt from. The same data, code and library versions give the same file. Its card has the figures
+of `benchmarks/reference.py`, if these were measured with the same settings, code and data.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 python scripts/train_1kg.py
+    python scripts/train_1kg.py
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from dataclasses import replace
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import click
+import common  # before torch: one thread, for threads change the rounding
 import torch
+from reference_tables import CODE
 
-from ancestry_ddvi import load_model, read_genotypes
+from ancestry_ddvi import GenotypeMatrix, load_model, read_genotypes
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.loaders import label_levels, read_labels
 from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding, level_values, with_calls
 from ancestry_ddvi.reference_models import MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"
-FIGURES = ROOT / "benchmarks" / "results" / "reference.json"
+FIGURES = common.RESULTS / "reference.json"
+MIN_SEEDS = 5
+MADE_FROM = "made from"
 
 
-def train(map_steps: int | None) -> EmbeddingModel:
+def made_from(genotypes: GenotypeMatrix, config: EmbedConfig) -> dict[str, Any]:
+    """What figures and model have to agree on, named as in the settings of the benchmark."""
+    return {
+        "data_sha256": genotypes.source["sha256"],
+        "panel_sha256": common.digest(common.PANEL),
+        "n_samples": genotypes.n_samples,
+        "config": common.stored(asdict(config)),
+        "code": common.code_digest(*CODE),
+    }
+
+
+def held_out_figures(results: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+    """The card that the benchmark made, if it is of models like that which `of` describes.
+
+    Raises
+    ------
+    click.ClickException
+        If it is not, or not complete.
+    """
+    settings = results.get("settings", {})
+    wrong = [
+        f"{name} differs"
+        for name in ("data_sha256", "panel_sha256", "n_samples", "config", "code")
+        if name not in of or settings.get(name) != of[name]
+    ]
+    runs = {"seeds": results.get("seeds", {}), **results.get("left_out", {})}
+    wrong += [
+        f"{len(of_run)} of {MIN_SEEDS} {name if name == 'seeds' else f'seeds without {name}'}"
+        for name, of_run in runs.items()
+        if len(of_run) < MIN_SEEDS
+    ]
+    wrong += [f"no {name}" for name in ("left_out", "card") if not results.get(name)]
+    if wrong:
+        raise click.ClickException(
+            f"{common.relative(FIGURES)} is not of this model ({', '.join(wrong)}); measure again "
+            "with `python benchmarks/reference.py --fresh`, or leave it out with --no-figures"
+        )
+    card: dict[str, Any] = results["card"]
+    return card
+
+
+def train(genotypes: GenotypeMatrix, config: EmbedConfig) -> EmbeddingModel:
     """The model and what calls ancestry."""
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise click.UsageError("set the three variables as above: threads change the rounding")
     torch.set_num_threads(1)
     console = Console(Verbosity.NORMAL)
-    genotypes = read_genotypes(DATA / "1kg_phase3_24k.vcf.gz")
-    labels = read_labels(DATA / "1kg_phase3.panel.tsv", genotypes.sample_id)
-    config = EmbedConfig()
-    if map_steps is not None:
-        config = replace(config, training=replace(config.training, map_steps=map_steps))
+    labels = read_labels(common.PANEL, genotypes.sample_id)
     fitted = fit_embedding(genotypes, config, console=console)
     with console.stage("learn ancestry calls"):
         levels = level_values(labels, label_levels(labels))
-        model = with_calls(fitted, genotypes, *levels, config.seed)
-    source = dict(genotypes.source) | {"path": "data/1kg_phase3_24k.vcf.gz"}
-    return replace(model, provenance=dict(model.provenance) | {"input": source})
+        return with_calls(fitted, genotypes, *levels, config.seed)
 
 
 @click.command(help=__doc__)
@@ -54,14 +93,31 @@ def train(map_steps: int | None) -> EmbeddingModel:
 @click.option(
     "--figures-only", is_flag=True, help="Keep the model; put the figures of the benchmark in anew."
 )
-def main(out: Path, map_steps: int | None, figures_only: bool) -> None:
-    model = load_model(out) if figures_only else train(map_steps)
-    if FIGURES.exists():
-        figures = {"held-out figures": json.loads(FIGURES.read_text("utf-8"))["card"]}
-        model = replace(model, provenance=dict(model.provenance) | figures)
+@click.option("--no-figures", is_flag=True, help="Leave the figures of the benchmark out.")
+def main(out: Path, map_steps: int | None, figures_only: bool, no_figures: bool) -> None:
+    # What it is made from is known before the minutes of training.
+    model, genotypes, config = None, None, EmbedConfig()
+    if figures_only:
+        model = load_model(out)
+        made: dict[str, Any] = dict(model.provenance.get(MADE_FROM, {}))
+    else:
+        if map_steps is not None:
+            config = replace(config, training=replace(config.training, map_steps=map_steps))
+        genotypes = read_genotypes(common.GENOTYPES)
+        made = made_from(genotypes, config)
+    figures = None if no_figures else held_out_figures(common.read_json(FIGURES), made)
+    if model is None:
+        model = train(genotypes, config)
+        source = dict(genotypes.source) | {"path": common.relative(common.GENOTYPES)}
+        model = replace(model, provenance=dict(model.provenance) | {"input": source})
+    provenance = {k: v for k, v in model.provenance.items() if k != "held-out figures"}
+    if made:  # not of a model from before it was recorded
+        provenance[MADE_FROM] = made
+    if figures is not None:
+        provenance["held-out figures"] = figures
     if out.exists():
         shutil.rmtree(out)
-    model.save(out)
+    replace(model, provenance=provenance).save(out)
     size = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"{out}: {size / 1e6:.1f} MB")
 

@@ -149,7 +149,10 @@ CARD = {
     "model": HOSTILE_IDS[0],
     "trained on": {"samples": 2504, "file": "<i>there</i>", "labels": None},
     "ancestry calls": {
-        "cross-validated": [{"sites": 1234, "accuracy": 0.98765}, {"sites": 9, "accuracy": 0.5}],
+        "cross-validated": [
+            {"sites": 1234, "accuracy": 0.98765},
+            {"sites": 9, "accuracy": 0.5, "novel": None},
+        ],
         "populations": {"<b>P0</b>": 1030, "P1": 20},
     },
     "limits": ["{{ 7 * 7 }}", "not for <u>deciding</u>"],
@@ -199,14 +202,14 @@ def test_the_card_is_a_section_that_reads_as_text(tmp_path: Path) -> None:
     without = write_page(tmp_path / "a.html").split('<script id="points"')[0]
     assert "<h2>The model</h2>" not in without
     page = write_page(tmp_path / "b.html", card=CARD).split('<script id="points"')[0]
-    section = page.split("<h2>The model</h2>")[1].split("<h2>")[0]
+    section = page.split("<h2>The model</h2>")[1].split("<h2>")[0].replace("\n</td>", "</td>")
     for expected in (
         "&lt;/script&gt;&lt;script&gt;alert(1)",
         "&lt;i&gt;there&lt;/i&gt;",
         "2,504",
-        "<th>sites</th><th>accuracy</th>",
-        "<td>1,234",
-        "0.988",
+        "<tr><th>sites</th><td>1,234</td><td>9</td></tr>",
+        "<tr><th>accuracy</th><td>0.988</td><td>0.500</td></tr>",
+        "<tr><th>novel</th><td>–</td><td>–</td></tr>",
         "&lt;b&gt;P0&lt;/b&gt; 1,030, P1 20",
         "<li>{{ 7 * 7 }}",
         "not for &lt;u&gt;deciding&lt;/u&gt;",

@@ -19,7 +19,16 @@ from ancestry_ddvi.ancestry import NO_DATA, CallConfig
 from ancestry_ddvi.errors import ModelFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.pipeline import embed_file
-from ancestry_ddvi.reference_models import MODELS, card, card_of, card_text, find_model, shipped
+from ancestry_ddvi.reference_models import (
+    MODELS,
+    NOT_HELD_OUT,
+    card,
+    card_of,
+    card_text,
+    figure_table,
+    find_model,
+    shipped,
+)
 from ancestry_ddvi.writers import write_genotypes
 
 
@@ -66,17 +75,51 @@ def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(quick_resul
     about = card(quick_results)
     assert about["trained on"]["samples"] == 150
     assert set(about["ancestry calls"]["populations"]) == set(POPULATIONS)
-    figures = about["ancestry calls"]["cross-validated"]
+    figures = about["ancestry calls"][NOT_HELD_OUT]
     sites = [row["sites"] for row in figures]
     assert sites == sorted(sites)
     # FIN and TSI, CHB, GIH, PEL and YRI: what 2,500 variants tell apart.
     assert figures[-1]["superpopulation accuracy"] > 0.95
     assert figures[-1]["population accuracy"] > 0.8
-    assert any("Not for deciding about people" in limit for limit in about["limits"])
+    assert "none of this model" in about["held-out figures"]
+    assert any("Not for deciding about people" in words for words in about["must not be used"])
     assert json.loads(json.dumps(about)) == about
     text = card_text(about)
     assert "TSI 25" in text
-    assert "\n      " in text  # a table of figures
+    assert "    superpopulation accuracy " in text  # a line of a table
+    assert "trained on:\n  file: " in text
+
+
+def test_a_card_fits_the_terminal(quick_results: Path) -> None:
+    figures = {"from": "there", "table": [{"sites": 10**i, "accuracy": 0.5} for i in range(9)]}
+    model = load_model(quick_results)
+    model = replace(model, provenance=model.provenance | {"held-out figures": figures})
+    about = card_of(model, "m")
+    about["trained on"] = {"samples": 150}  # a path is not broken
+    for columns in (60, 100):
+        text = card_text(about, columns)
+        assert max(map(len, text.splitlines())) <= columns
+        # Every figure, however often the table goes on below itself.
+        assert text.count("0.500") == 9
+        assert "100,000,000" in text
+        # A population and its number stay in one line.
+        size = about["ancestry calls"]["populations"]
+        assert all(f"{name} {size[name]}" in text for name in POPULATIONS)
+        assert " ".join(text.split()).count("Not for deciding about people: no diagnosis") == 1
+
+
+def test_rows_that_lack_figures_are_shown() -> None:
+    rows = [{"sites": 1500, "a": 0.25}, {"sites": 9, "b": 0.5}, {"sites": 3, "a": None}]
+    assert figure_table(rows) == [
+        ["sites", "1,500", "9", "3"],
+        ["a", "0.250", "–", "–"],
+        ["b", "–", "0.500", "–"],
+    ]
+    text = card_text({"of others": [{"x": 1}, "mixed", {}], "of nobody": [], "rows": rows})
+    assert "- mixed" in text
+    assert "of nobody" not in text
+    assert "  a      0.250  –  –" not in text  # values are below each other
+    assert "  a      0.250      –      –" in text
 
 
 def test_new_samples_are_called_and_drawn_on_the_reference(

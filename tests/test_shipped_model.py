@@ -104,6 +104,7 @@ def test_it_is_there_small_and_names_no_machine() -> None:
     rows = about["held-out figures"]["table"]
     assert [row["sites"] for row in rows] == [23770, 2377, 238, 128]
     assert rows[0]["superpopulation accuracy"] > 0.99
+    assert "Not for deciding about people" in about["must not be used"][0]
 
 
 def test_its_own_samples_are_where_they_belong() -> None:
