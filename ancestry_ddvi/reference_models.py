@@ -13,8 +13,9 @@ from ancestry_ddvi.errors import ModelFileError
 MODELS = Path(__file__).parent / "models"
 """A folder each, as `EmbeddingModel.save` writes it."""
 
-NOT_HELD_OUT = "on training samples, not held out unless it says so"
-"""Name of the figures of calls by number of sites: their calibration has seen these samples."""
+CROSS_VALIDATED = "cross-validated on the training samples"
+"""Name of the figures of calls by number of sites: each sample by counts without it and a
+calibration by other samples, but for one temperature."""
 
 
 def shipped() -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
         about["ancestry calls"] = {
             "method": "allele frequencies of each population (Rannala & Mountain 1997), calibrated "
             "by labels of the training samples, each left out of the counts in turn",
-            NOT_HELD_OUT: figures.pop("cross-validated", None),
+            CROSS_VALIDATED: figures.pop("cross-validated", None),
             **figures,
         }
     about["limits"] = [

@@ -20,8 +20,8 @@ from ancestry_ddvi.errors import ModelFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.pipeline import embed_file
 from ancestry_ddvi.reference_models import (
+    CROSS_VALIDATED,
     MODELS,
-    NOT_HELD_OUT,
     card,
     card_of,
     card_text,
@@ -75,7 +75,7 @@ def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(quick_resul
     about = card(quick_results)
     assert about["trained on"]["samples"] == 150
     assert set(about["ancestry calls"]["populations"]) == set(POPULATIONS)
-    figures = about["ancestry calls"][NOT_HELD_OUT]
+    figures = about["ancestry calls"][CROSS_VALIDATED]
     sites = [row["sites"] for row in figures]
     assert sites == sorted(sites)
     # FIN and TSI, CHB, GIH, PEL and YRI: what 2,500 variants tell apart.
