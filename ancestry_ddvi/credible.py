@@ -132,16 +132,18 @@ class _Grid:
     def bounds(self) -> np.ndarray:
         """(levels, n_samples) c_p."""
         found: np.ndarray = np.quantile(self.there, 1 - np.array(LEVELS), axis=1)
-        return found.clip(min=_LEAST_DENSITY)
+        least: np.ndarray = np.maximum(found, _LEAST_DENSITY)
+        return least
 
     def points(self) -> np.ndarray:
         """(n_samples, _GRID, _GRID, 2) middles of the cells, in units of the draws."""
         along = self.middle * self.scale[:, :, None]
-        shape = (len(along), _GRID, _GRID)
-        first = np.broadcast_to(along[:, 0, :, None], shape)
-        second = np.broadcast_to(along[:, 1, None, :], shape)
-        at = np.stack([first, second], axis=-1) @ self.vector[:, None].transpose(0, 1, 3, 2)
-        return at + self.centre[:, None, None]
+        at: np.ndarray = (
+            self.centre[:, None, None]
+            + along[:, 0, :, None, None] * self.vector[:, None, None, :, 0]
+            + along[:, 1, None, :, None] * self.vector[:, None, None, :, 1]
+        )
+        return at
 
 
 def _grids(draws: np.ndarray, margin: float) -> Iterator[tuple[np.ndarray, _Grid]]:

@@ -291,6 +291,8 @@ def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes, *, alpha: flo
         for (marker, unlabelled), some in alike.items():
             chosen = [np.flatnonzero(group.member & (layer == level)) for group in some]
             rows = np.concatenate(chosen)
+            if not len(rows):
+                continue
             ax.scatter(
                 z[rows, 0],
                 z[rows, 1],
