@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preprocessing": {*_DATA, "reference_sites"},
     "ddvi": {"errors"},
     "baselines": {"errors", "ddvi"},
-    "reporting": {"errors", "embedding"},
+    "reporting": {"errors", "credible", "embedding"},
     "ancestry": {*_DATA, "preprocessing", "reporting"},
     "checkpoint": {*_MODEL, "ancestry"},
     "estimator": {"errors", "ddvi"},
@@ -141,13 +141,33 @@ def test_help_need_not_wait_for_heavy_imports(module: str) -> None:
     assert not loaded_by(module)
 
 
+def test_placing_need_not_wait_for_what_learning_drawing_or_scoring_needs() -> None:
+    assert loaded_by("ancestry_ddvi.pipeline") <= {"torch", "pandas", "numpy"}
+
+
+@pytest.mark.parametrize("first", ["", "gc.disable()", "sys.modules['torch'] = None"])
+def test_the_collector_rests_during_imports_and_no_longer(first: str) -> None:
+    """Unless the caller has taken care of it, or of the imports."""
+    code = f"import gc, sys; from ancestry_ddvi import cli; {first or 'pass'}\n"
+    code += "before = gc.isenabled()\n"
+    code += "try:\n with cli._nothing_to_collect(): print(gc.isenabled()); raise KeyError\n"
+    code += "except KeyError: print(gc.isenabled() == before, gc.get_freeze_count() > 0)\n"
+    code += "with cli._nothing_to_collect(): pass\n"
+    code += "print(gc.isenabled() == before, gc.get_freeze_count() > 0)"
+    assert python(code) == [str("torch" in first), "True", "False", "True", str(not first)]
+
+
 def loaded_by(module: str) -> set[str]:
     """The heavy modules that an import brings along, in a fresh process."""
-    code = f"import sys, {module}; print(*sys.modules)"
+    return set(python(f"import sys, {module}; print(*sys.modules)")) & set(HEAVY)
+
+
+def python(code: str) -> list[str]:
+    """The words that a fresh process prints."""
     process = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
-    return set(process.stdout.split()) & set(HEAVY)
+    return process.stdout.split()
 
 
 def test_public_names_resolve() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, gaussian_kde
 
 from ancestry_ddvi import credible
-from ancestry_ddvi.credible import regions
+from ancestry_ddvi.credible import outlines, regions
 
 N_DRAWS = 200
 # Of the normal with unit covariance, within which it has 90 % of its mass: length, area.
@@ -94,6 +94,48 @@ def test_samples_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(together.n_modes, [one.n_modes[0] for one in alone])
     monkeypatch.setattr(credible, "_KERNEL_VALUES", 7 * 64 * N_DRAWS)
     np.testing.assert_array_equal(regions(z).area, together.area)
+
+
+def test_an_outline_is_of_the_density_that_scipy_has() -> None:
+    turn = np.array([[3.0, 1.0], [0.5, 0.2]])
+    z = draw(5, apart=4) @ turn.T + [1e2, -7]
+    for i, outline in enumerate(outlines(z)):
+        kde = gaussian_kde(z[:, i].T, bw_method=N_DRAWS ** (-1 / 5))
+        peak = 1 / (N_DRAWS * 2 * np.pi * np.linalg.det(kde.covariance) ** 0.5)
+        density = kde(outline.at.reshape(-1, 2).T).reshape(outline.density.shape) / peak
+        np.testing.assert_allclose(outline.density, density, rtol=1e-4, atol=1e-4)
+        # Nine of ten further draws are within, by its own measure: one draw's kernel is left out.
+        there = kde(z[:, i].T) / peak - 1
+        assert (there >= outline.bound).mean() == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [
+        pytest.param(draw(20), id="one normal"),
+        pytest.param(draw(20, apart=1e3, weight=0.1), id="far apart"),
+        pytest.param(np.repeat(draw(5, 1, apart=7), 2, axis=2), id="on a line"),
+        pytest.param(
+            np.random.default_rng(0).standard_cauchy((N_DRAWS, 20, 2)), id="far from all others"
+        ),
+    ],
+)
+def test_an_outline_is_closed(z: np.ndarray) -> None:
+    found = list(outlines(z))
+    assert len(found) == z.shape[1]
+    for outline in found:
+        inside = outline.density >= outline.bound
+        assert inside.any()
+        assert not inside[[0, -1]].any()
+        assert not inside[:, [0, -1]].any()
+
+
+def test_what_has_no_spread_has_no_outline() -> None:
+    z = draw(4)
+    z[:, 1] = 3.0
+    z[0, 2] = np.nan
+    whole = [outline.bound for outline in outlines(draw(4))]
+    assert [outline.bound for outline in outlines(z)] == [whole[0], whole[3]]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import eigsh
 
 from ancestry_ddvi.errors import NotEnoughDataError, OptionError, check_count
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
@@ -516,6 +515,8 @@ class _Local:
 
 def _spectrum(products: np.ndarray, m: int, n_leading: int) -> _Spectrum:
     """The leading part of A = products / m, the products X X' (n, n)."""
+    from scipy.sparse.linalg import eigsh  # of no use to those who only place samples
+
     n = len(products)
     relationship = products / m
     trace = float(np.trace(relationship))

@@ -16,7 +16,6 @@ Wigginton, Cutler & Abecasis (2005), AJHG 76:887.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaln
 
 # Two probabilities are equal if their logs differ by less: gammaln is good to 1e-9 at 10^6 alleles.
 _TIE = 1e-7
@@ -90,6 +89,8 @@ def _far_tail(
 
 
 def _log_p(n: np.ndarray, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    from scipy.special import gammaln  # its import takes longer than most runs need this
+
     r = (a - h) // 2
     return np.asarray(
         h * np.log(2)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.credible import outlines
 from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.reporting.palette import (
     MAX_GROUPS,
@@ -36,6 +37,7 @@ _STYLE: Any = {
 MAX_REGIONS = 50
 """New samples above which their 90 % regions are not drawn."""
 
+_MIN_DRAWS = 10  # fewer have no shape to draw
 _MAX_NAMED = 12
 _MAX_PANELS = 12
 _LAYERS = 6
@@ -129,9 +131,9 @@ def _draw_on_reference(
     _draw_points(behind, groups, ax, alpha=0.3)
     few = len(z) <= MAX_REGIONS
     draws = table.draws if few else None
-    if draws is not None:
-        for i in range(len(z)):
-            _draw_region(draws[:, i, axes].astype(float), ax)
+    outlined = draws is not None and len(draws) >= _MIN_DRAWS
+    if draws is not None and outlined:
+        _draw_regions(draws[:, :, axes], ax)
     ax.scatter(
         z[:, 0],
         z[:, 1],
@@ -148,29 +150,21 @@ def _draw_on_reference(
     taken = _name_samples(table.sample_id, z, ax) if named else np.empty((0, 4))
     _name_centroids(behind, groups, ax, taken)
     if legend:
-        _draw_legend(groups, ax, n_new=len(z), regions=draws is not None)
+        _draw_legend(groups, ax, n_new=len(z), regions=outlined)
     return ax
 
 
-def _draw_region(draws: np.ndarray, ax: Axes) -> None:
-    """The 90 % highest-density region of draws (n, 2), that of `credible`."""
-    spread = draws.std(axis=0)
-    if len(draws) < 10 or not (spread > 0).all():
-        return
-    # Not scipy.stats, whose import takes longer than all of this.
-    width = np.linalg.cholesky(np.cov(draws.T)) * len(draws) ** (-1 / 5)
-    white = np.linalg.solve(width, draws.T).T
-
-    def density(at: np.ndarray) -> np.ndarray:
-        apart = np.linalg.solve(width, at.T).T[:, None] - white
-        total: np.ndarray = np.exp(-0.5 * (apart**2).sum(axis=2)).sum(axis=1)
-        return total
-
-    low, high = draws.min(axis=0) - 2 * spread, draws.max(axis=0) + 2 * spread
-    x, y = (np.linspace(low[d], high[d], 80) for d in range(2))
-    grid = density(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).reshape(80, 80)
-    level = np.quantile(density(draws) - 1, 0.1)  # without the draw's own kernel
-    ax.contour(x, y, grid, levels=[level], colors="black", linewidths=0.8, zorder=3.5)
+def _draw_regions(draws: np.ndarray, ax: Axes) -> None:
+    """The 90 % regions of (n_draws, n_samples, 2) draws, those of the table."""
+    for outline in outlines(draws):
+        ax.contour(
+            *np.moveaxis(outline.at, -1, 0),
+            outline.density,
+            levels=[outline.bound],
+            colors="black",
+            linewidths=0.8,
+            zorder=3.5,
+        )
 
 
 def save_map(
@@ -222,7 +216,6 @@ def save_maps(
 
 def _save(figure: Figure, path_png: Path, path_pdf: Path) -> None:
     # Measured once: "tight" would draw the figure once more for each file.
-    figure.draw_without_rendering()
     box = figure.get_tightbbox().padded(0.1)
     figure.savefig(path_png, dpi=300, bbox_inches=box, metadata={"Software": None})
     figure.savefig(path_pdf, dpi=300, bbox_inches=box, metadata={"CreationDate": None})
@@ -289,21 +282,27 @@ def _draw_points(z: np.ndarray, groups: Sequence[Group], ax: Axes, *, alpha: flo
     n = len(z)
     size = float(np.clip(9 * (2500 / max(n, 1)) ** 0.5, 0.5, 20))
     # Drawn group by group, the last group would cover the others wherever they overlap. Samples
-    # are dealt into layers instead, each with all groups.
+    # are dealt into layers instead, each with all groups; those of one marker are drawn at once.
     layer = np.random.default_rng(0).integers(0, _LAYERS, n)
+    alike: dict[tuple[str, bool], list[Group]] = {}
+    for group in groups:
+        alike.setdefault((group.marker, group.name == UNLABELLED), []).append(group)
     for level in range(_LAYERS):
-        for group in groups:
-            chosen = z[group.member & (layer == level)]
+        for (marker, unlabelled), some in alike.items():
+            chosen = [np.flatnonzero(group.member & (layer == level)) for group in some]
+            rows = np.concatenate(chosen)
+            if not len(rows):
+                continue
             ax.scatter(
-                chosen[:, 0],
-                chosen[:, 1],
+                z[rows, 0],
+                z[rows, 1],
                 s=size,
-                c=group.colour,
-                marker=group.marker,
+                c=np.repeat([group.colour for group in some], [len(own) for own in chosen]),
+                marker=marker,
                 linewidths=0.15,
                 edgecolors="white",
                 alpha=alpha,
-                zorder=1.0 if group.name == UNLABELLED else 2.0 + level / 100,
+                zorder=1.0 if unlabelled else 2.0 + level / 100,
                 rasterized=n > _RASTER_ABOVE,
             )
 
@@ -413,7 +412,7 @@ class _Paper:
             free &= ~((boxes[:, :2] < other[2:]) & (boxes[:, 2:] > other[:2])).all(axis=1)
         if not free.any():
             return None
-        hidden = np.array([_n_inside(self.cloud, box) for box in boxes])
+        hidden = _n_inside(self.cloud, boxes)
         best = int(np.argmin(np.where(free, hidden / len(self.cloud) * 400 + cost, np.inf)))
         self.taken = np.vstack([self.taken, boxes[best]])
         return best
@@ -458,8 +457,15 @@ def _write(
     )
 
 
-def _n_inside(cloud: np.ndarray, box: np.ndarray) -> int:
-    return int(((cloud > box[:2]) & (cloud < box[2:])).all(axis=1).sum())
+def _n_inside(cloud: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(n_boxes,) how many points of the (n, 2) cloud each box hides."""
+    near = cloud[
+        ((cloud > boxes[:, :2].min(axis=0)) & (cloud < boxes[:, 2:].max(axis=0))).all(axis=1)
+    ]
+    x, y = np.ascontiguousarray(near.T)
+    left, bottom, right, top = boxes.T[:, :, None]
+    n: np.ndarray = np.count_nonzero((x > left) & (x < right) & (y > bottom) & (y < top), axis=1)
+    return n
 
 
 def _draw_legend(
