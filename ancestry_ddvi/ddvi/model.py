@@ -25,6 +25,7 @@ from ancestry_ddvi.ddvi.priors import (
     Prior,
     check_named_prior,
     check_prior,
+    check_prior_calls,
     clustered_prior,
 )
 from ancestry_ddvi.ddvi.streams import Source, Streams
@@ -418,6 +419,7 @@ def _named_prior(
 
 def _given_prior(prior: Prior, config: ModelConfig) -> Prior:
     check_prior(prior, config.n_latent)
+    check_prior_calls(prior)
     if config.classes and not isinstance(prior, ComponentPrior):
         raise OptionError(
             f"{type(prior).__name__} has no classes to learn labels with; give a ComponentPrior"

@@ -8,6 +8,8 @@ from ancestry_ddvi.ddvi.priors.base import (
     check_label,
     check_methods,
     check_prior,
+    check_prior_calls,
+    check_shape,
 )
 from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior
 from ancestry_ddvi.ddvi.priors.mixture import FixedMixturePrior, MixturePrior
@@ -40,6 +42,8 @@ __all__ = [
     "check_methods",
     "check_named_prior",
     "check_prior",
+    "check_prior_calls",
+    "check_shape",
     "clustered_prior",
     "make_prior",
 ]
