@@ -20,6 +20,7 @@ from ancestry_ddvi.ddvi.priors.table import (
     PRIORS,
     check_named_prior,
     clustered_prior,
+    count_clusters,
     make_prior,
 )
 from ancestry_ddvi.ddvi.priors.vamp import Encoder, VampPrior
@@ -45,5 +46,6 @@ __all__ = [
     "check_prior_calls",
     "check_shape",
     "clustered_prior",
+    "count_clusters",
     "make_prior",
 ]
