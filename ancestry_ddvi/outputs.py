@@ -36,18 +36,7 @@ def new_folder(target: Path, *, force: bool) -> Iterator[Path]:
     """
     # realpath: a link to a folder stays, and the folder behind it is filled.
     target = Path(os.path.realpath(target))
-    made: list[Path] = []
-    try:
-        _refuse_to_lose(target, force)
-        made = [p for p in target.parents if not p.exists()]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _temporary(target, "partial")
-    except OSError as error:
-        _remove_empty(made)
-        raise OutputError(
-            f"{target}: the output folder cannot be written ({error.strerror or error}); choose "
-            "another with --out"
-        ) from error
+    partial, made = _begun(target, force)
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
@@ -126,8 +115,11 @@ def alone_in(target: Path) -> Iterator[None]:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raise OutputError unless `target` is free, or holds what this program wrote and no more."""
-    _refuse_to_lose(Path(os.path.realpath(target)), force=True)
+    """Raise OutputError unless `target` can be written, and is free or holds what this program
+    wrote and no more; nothing is left there."""
+    partial, made = _begun(Path(os.path.realpath(target)), force=True)
+    partial.rmdir()
+    _remove_empty(made)
 
 
 def remove_results(target: Path) -> None:
@@ -142,6 +134,22 @@ def remove_results(target: Path) -> None:
 def files_in(folder: Path) -> list[str]:
     """Paths of all files below, relative to the folder, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def _begun(target: Path, force: bool) -> tuple[Path, list[Path]]:
+    """A new hidden folder for what shall be `target`, and the parents that were made for it."""
+    made: list[Path] = []
+    try:
+        _refuse_to_lose(target, force)
+        made = [p for p in target.parents if not p.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return _temporary(target, "partial"), made
+    except OSError as error:
+        _remove_empty(made)
+        raise OutputError(
+            f"{target}: the output folder cannot be written ({error.strerror or error}); choose "
+            "another with --out"
+        ) from error
 
 
 def _temporary(target: Path, role: str) -> Path:

@@ -19,7 +19,7 @@ from ancestry_ddvi.checkpoint import N_DRAWS, EmbeddingModel, load_model
 from ancestry_ddvi.console import Console, Verbosity, say_genotypes
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
-from ancestry_ddvi.ddvi.supervision import UNLABELLED
+from ancestry_ddvi.ddvi.supervision import UNLABELLED, check_enough
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.errors import (
@@ -222,13 +222,13 @@ def fit_embedding(
     console = console or Console(Verbosity.QUIET)
     if labels is not None:
         _check_order(labels, genotypes)
-        # What no model learns from is refused before the features are learnt.
-        replace(config.model, classes=_classes(labels.to_numpy(), labels.name)[0])
+        drawn = training_mask(genotypes.n_samples, config, genotypes.name)
+        _check_taught(labels, drawn, config, f"labels {labels.name!r}")
     learnt = learn_features(genotypes, config, console)
     extractor, features, trained_on = learnt.extractor, learnt.features, learnt.trained_on
     label, supervision = None, None
     if labels is not None:
-        classes, label = _classes(labels.to_numpy()[trained_on], labels.name)
+        classes, label = _classes(labels.to_numpy()[trained_on])
         config = replace(config, model=replace(config.model, classes=classes))
         supervision = {
             "column": labels.name,
@@ -330,14 +330,25 @@ def train_model(
     return model, history
 
 
-def _classes(labels: np.ndarray, column: Any) -> tuple[tuple[str, ...], np.ndarray]:
+def _check_taught(labels: pd.Series, drawn: np.ndarray, config: EmbedConfig, where: str) -> None:
+    """Refuse before anything is learnt the labels of the samples drawn (n_samples,) bool that no
+    model learns from, and say where they are."""
+    try:
+        classes, _ = _classes(labels.to_numpy()[drawn])
+        shape = replace(config.model, classes=classes)
+        check_enough(shape.n_prior_clusters, len(classes))
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error
+
+
+def _classes(labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the classes, and the number of each sample's, -1 where it has no label."""
     known = pd.notna(labels)
     classes, number = np.unique(labels[known].astype(str), return_inverse=True)
     if not len(classes):
         raise OptionError(
-            f"--supervise: no sample to learn from has a label in column {column!r}; fill "
-            "some in, or leave --supervise out"
+            "no sample to learn from has a label; fill some in, or learn without labels (leave "
+            "--supervise out)"
         )
     label = np.full(len(labels), UNLABELLED)
     label[known] = number
@@ -531,6 +542,9 @@ def embed_file(
         if unfit:
             console.warn(f"covariates.tsv is left out: {about.name}: {unfit}")
         taught = _taught(labels, levels[0], supervise)
+        if labels is not None and taught is not None:
+            drawn = training_mask(len(sample_id), config, data)
+            _check_taught(taught, drawn, config, f"{labels.path}: column {taught.name!r}")
         if isinstance(read, GenotypeMatrix):
             with _last_good_kept(out_dir):
                 fitted = fit_embedding(

@@ -626,6 +626,7 @@ def test_bad_output_folders(
         (["--ld-r2", "2"], ("--ld-r2", "from 0 to 1", "2")),
         (["--n-pcs", "0"], ("--n-pcs", "at least 1")),
         (["--n-clusters", "0"], ("--n-clusters", "at least 1")),
+        (["--prior", "square", "--n-clusters", "3"], ("4 sides, not 3", "--n-clusters")),
         (["--map-steps", "0"], ("--map-steps", "at least 1")),
         (["--posterior-steps", "-5"], ("--posterior-steps", "-5")),
         (["--draws", "1"], ("--draws", "at least 2")),

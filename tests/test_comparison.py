@@ -418,6 +418,21 @@ def test_nothing_is_written_of_bad_input(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    before = tree(tmp_path)
+    for place in (tmp_path / "file" / "out", Path("/proc/out"), tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError, match="cannot be written"):
+            compare_files([tmp_path / "no_such.vcf"], out_dir=place, config=CONFIG)
+    # Where it can be, the check leaves nothing behind.
+    with pytest.raises(InputError, match=r"no_such\.vcf"):
+        compare_files([tmp_path / "no_such.vcf"], out_dir=tmp_path / "new" / "out", config=CONFIG)
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_row_is_in_the_file_as_soon_as_it_is_kept(tmp_path: Path) -> None:
     results = Results(tmp_path / "out", {"a": 1}, force=False)
     results.add("pca", 0, "in_sample", {"elbo": float("nan"), "cpu_seconds": 1.0})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import spoil_map_phase
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -195,6 +196,75 @@ def test_a_parameter_of_no_use_is_refused_before_training(
     monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
     with pytest.raises(OptionError, match=words):
         DDVI(**{**QUICK, **wrong}).fit(x)
+
+
+class Disc:
+    """A user's prior as it should be: uniform in a disc."""
+
+    n_latent = 2
+
+    def log_prob(self, z: Any) -> Any:
+        inside = z.norm(dim=-1) < 2
+        return torch.where(inside, -np.log(4 * np.pi), -50.0 * z.norm(dim=-1))
+
+    def sample(self, n: int, generator: torch.Generator) -> Any:
+        radius, turn = torch.rand((2, n), generator=generator)
+        angle = 2 * np.pi * turn
+        return 2 * radius.sqrt().unsqueeze(-1) * torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+WRONG_CALLS: dict[str, tuple[str, Any, str]] = {
+    "scalar": ("log_prob", lambda z: -z.square().sum(), r"prior.log_prob\(z\) has shape \(\), wh"),
+    "an axis too many": ("log_prob", lambda z: -z.square(), r"has shape \(4, 2\), where \(4,\) is"),
+    "over the samples": (
+        "log_prob",
+        lambda z: -z.square().sum(0),
+        r"has shape \(2,\), where \(4,\)",
+    ),
+    "a number": (
+        "log_prob",
+        lambda z: 0.0,
+        r"prior.log_prob\(z\) gives a float; a tensor of \(4,\)",
+    ),
+    "blind to draws": (
+        "log_prob",
+        lambda z: -z[:, 0].square() - z[:, 1].square(),
+        r"prior.log_prob\(z\), several draws a sample, has shape \(2, 2\), where \(2, 4\)",
+    ),
+    "fails with draws": (
+        "log_prob",
+        lambda z: -z.square() @ torch.ones(2) if z.ndim == 2 else torch.einsum("nd->n", z),
+        r"prior.log_prob\(z\) fails at z of shape \(2, 4, 2\) .*; it must take \(\.\.\., D\)",
+    ),
+    "too few": (
+        "sample",
+        lambda n, generator: torch.randn((n - 1, 2), generator=generator),
+        r"prior.sample\(n, generator\) has shape \(3, 2\), where \(4, 2\) is needed",
+    ),
+    "flat": (
+        "sample",
+        lambda n, generator: torch.randn(2 * n, generator=generator),
+        r"prior.sample\(n, generator\) has shape \(8,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CALLS)
+def test_a_prior_of_ones_own_that_gives_wrong_shapes_is_refused_before_training(
+    wrong: str, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, spoilt, words = WRONG_CALLS[wrong]
+    prior = Disc()
+    monkeypatch.setattr(prior, method, spoilt, raising=True)
+    monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
+    with pytest.raises(OptionError, match=words):
+        DDVI(map_steps=2, posterior_steps=1, prior=prior).fit(x)
+
+
+def test_a_prior_of_ones_own_need_not_be_a_module(x: np.ndarray) -> None:
+    estimator = DDVI(n_draws=5, map_steps=30, posterior_steps=5, prior=Disc()).fit(x)
+    assert np.isfinite(estimator.transform(x)).all()
+    assert np.isfinite(estimator.score(x))
 
 
 def test_a_prior_of_ones_own_has_its_own_number_of_clusters(x: np.ndarray) -> None:

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from ancestry_ddvi.ddvi.blind import BlindPosterior
+from ancestry_ddvi.ddvi.guided import GuidedPosterior
+from ancestry_ddvi.ddvi.networks import FeatureInput
 from ancestry_ddvi.ddvi.noise import NoiseSchedule, draw_normal, normal_kl, normal_log_prob
+from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.errors import OptionError
 
 torch.set_num_threads(1)
@@ -35,6 +39,41 @@ def test_terminal_snr_is_that_of_the_steps_composed() -> None:
         schedule = NoiseSchedule(n_steps)
         kept = torch.prod(1 - schedule.alpha[1:].double())
         assert schedule.terminal_snr == pytest.approx(float(kept / (1 - kept)), rel=1e-3)
+
+
+def full(n_steps: int) -> NoiseSchedule:
+    inputs = FeatureInput(torch.ones(3))
+    return DiffusionPosterior(GaussianAnchor(inputs, 2, 4), n_steps, 4).schedule
+
+
+def guided(n_steps: int) -> NoiseSchedule:
+    anchor = GaussianAnchor(FeatureInput(torch.ones(3)), 2, 4)
+    return GuidedPosterior(anchor, lambda x, noise: pytest.fail("called"), n_steps, 4).schedule
+
+
+def blind(n_steps: int) -> NoiseSchedule:
+    return BlindPosterior(FeatureInput(torch.ones(3)), 2, 4, n_steps).schedule
+
+
+ON_OFFER = {
+    "diffusion": (full, 0.0025),
+    "guided": (guided, 0.0025),
+    # Not noise: the start is all that its chain knows of x, see `blind`.
+    "blind": (blind, 0.953),
+}
+"""The schedules that posteriors have, and the share of y_T's variance that is u's."""
+
+
+@pytest.mark.parametrize("name", ON_OFFER)
+@pytest.mark.parametrize("n_steps", [*range(1, 31), 50, 100, 1000])
+def test_variance_is_one_at_the_end_of_every_schedule_on_offer(name: str, n_steps: int) -> None:
+    """By the steps, one after the other, from u of variance 1."""
+    make, expected = ON_OFFER[name]
+    kept, variance = 1.0, 0.0
+    for alpha in make(n_steps).alpha[1:].double().tolist():
+        kept, variance = (1 - alpha) * kept, (1 - alpha) * variance + alpha
+    assert kept + variance == pytest.approx(1, abs=1e-6)
+    assert kept == pytest.approx(expected, abs=5e-4)
 
 
 @pytest.mark.parametrize("n_steps", [0, -1, -20])

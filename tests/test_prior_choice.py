@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,38 @@ def test_what_is_left_out_is_filled_in_and_written_down() -> None:
     assert not make(prior="gaussian", n_clusters=3).config.guided  # sectors are no Gaussians
     assert make(guided=False).config.guided is False
     assert make(prior="fixed-mixture", classes=("a", "b", "c")).config.n_clusters == 3
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_settings_know_before_there_is_a_model_how_many_clusters_a_prior_can_have(
+    name: str,
+) -> None:
+    for n_latent, n_clusters, n_classes in product((1, 2, 3), (None, 1, 3, 4), (0, 2, 4)):
+        settings = {"prior": name, "n_latent": n_latent, "n_clusters": n_clusters}
+        try:
+            config = ModelConfig(**settings, classes=tuple("abcd"[:n_classes]), n_hidden=4)
+        except OptionError:
+            continue
+        if config.n_prior_clusters >= n_classes:
+            model = AncestryModel(np.ones(3), config, 0)
+            assert model.config.n_clusters == config.n_prior_clusters
+        else:
+            with pytest.raises(OptionError, match="too few for"):
+                AncestryModel(np.ones(3), config, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prior": "square", "n_clusters": 3}, "a square has 4 sides, not 3; .*--n-clusters"),
+        ({"prior": "gaussian", "n_clusters": 3, "n_latent": 3}, "3 angular sectors need 2 latents"),
+    ],
+)
+def test_a_number_of_clusters_that_a_prior_refuses_is_refused_with_the_settings(
+    settings: dict, words: str
+) -> None:
+    with pytest.raises(OptionError, match=words):
+        ModelConfig(**settings)
 
 
 @pytest.mark.parametrize(

@@ -393,8 +393,17 @@ def test_labels_in_another_order_than_the_samples_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"supervise": "one"}, OptionError, "all labels are 'x'; a classifier needs at least 2"),
-        ({"supervise": "none"}, OptionError, "no sample to learn from has a label in col"),
+        (
+            {"supervise": "one"},
+            OptionError,
+            r"labels\.tsv: column 'one': all labels are 'x'; a classifier needs at least 2 "
+            "classes: label samples of another, or learn without",
+        ),
+        (
+            {"supervise": "none"},
+            OptionError,
+            r"labels\.tsv: column 'none': no sample to learn from has a label; .*--supervise",
+        ),
         (
             {"supervise": "na"},
             OptionError,
@@ -406,7 +415,12 @@ def test_labels_in_another_order_than_the_samples_are_refused() -> None:
         (
             {"supervise": "pop", "config": replace(CONFIG, model=ModelConfig(n_clusters=2))},
             OptionError,
-            "2 clusters, too few for 3 classes of labels",
+            r"column 'pop': the prior has 2 clusters, too few for 3 classes of .*--n-clusters",
+        ),
+        (
+            {"supervise": "pop", "config": replace(CONFIG, model=ModelConfig(4, prior="gaussian"))},
+            OptionError,
+            "column 'pop': 3 angular sectors need 2 latents, not 4",
         ),
         (
             {
@@ -427,11 +441,9 @@ def test_what_cannot_be_learnt_from_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ancestry_ddvi.pipeline, "train", lambda *args: pytest.fail("it trained"))
-    if "clusters" not in words:
-        # Only a prior, which is made when features are there, knows how many it has.
-        monkeypatch.setattr(
-            ancestry_ddvi.pipeline, "learn_features", lambda *args: pytest.fail("it learnt")
-        )
+    monkeypatch.setattr(
+        ancestry_ddvi.pipeline, "learn_features", lambda *args: pytest.fail("it learnt")
+    )
     given = {"labels_path": files[1], "config": CONFIG, **options}
     with pytest.raises(error, match=words) as caught:
         embed_file(files[0], out_dir=tmp_path / "out", **given)

@@ -32,7 +32,7 @@ from ancestry_ddvi.baselines import (
     PathIntegralPosterior,
     Posterior,
 )
-from ancestry_ddvi.ddvi.blind import BlindPosterior
+from ancestry_ddvi.ddvi.blind import LOG_SNR_LAST, BlindPosterior
 from ancestry_ddvi.ddvi.engine import fit
 from ancestry_ddvi.ddvi.latent import LatentModel
 from ancestry_ddvi.ddvi.networks import FeatureInput
@@ -330,6 +330,25 @@ def test_untrained_blind_chain_is_the_exact_reverse_of_the_noising() -> None:
     chain = posterior.chain(x, noise, seeded(3))
     log_prior = normal_log_prob(chain.z, torch.zeros(()))
     torch.testing.assert_close(chain.step_kl.sum(-1), log_prior, atol=2e-2, rtol=1e-3)
+
+
+def test_a_blind_chain_from_noise_would_learn_nothing_of_x() -> None:
+    """Why its y_T keeps most of z: with the schedule of the others it ends as the prior."""
+    x, noise = (part.numpy() for part in data(2048, 11))
+    new, new_noise = data(24, 2)
+    exact = float(evidence(new, new_noise).mean())
+    gap, told = {}, {}
+    for log_snr_last in (LOG_SNR_LAST, -6.0):
+        case = Case(partial(BLIND, log_snr_last=log_snr_last), Simplified())
+        model = fixed_model(case)
+        fit(model, x, noise, objective=case.objective, n_steps=160, batch=128, learning_rate=1e-2)
+        arrays = new.numpy(), new_noise.numpy()
+        gap[log_snr_last] = exact - float(model.elbo(*arrays, n_draws=200).mean())
+        told[log_snr_last] = float(model.sample_posterior(*arrays, n_draws=200).mean(0).std())
+    assert gap[LOG_SNR_LAST] < 0.7
+    assert gap[-6.0] > 3
+    assert told[LOG_SNR_LAST] > 0.6
+    assert told[-6.0] < 0.2
 
 
 @torch.no_grad()

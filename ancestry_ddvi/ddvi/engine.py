@@ -19,6 +19,7 @@ from torch import Tensor
 from ancestry_ddvi.ddvi.latent import LatentModel, checked_features
 from ancestry_ddvi.ddvi.loop import History, Phase, run_phases
 from ancestry_ddvi.ddvi.networks import MAX_NOISE
+from ancestry_ddvi.ddvi.priors import check_prior_calls, check_shape
 from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, Objective, check_objective
 from ancestry_ddvi.errors import OptionError, check_count
 
@@ -148,14 +149,13 @@ def check_parts(model: LatentModel, x: Tensor, noise: Tensor) -> None:
         somewhere in training.
     """
     n, k = x.shape
+    check_prior_calls(model.prior)
     generator = torch.Generator().manual_seed(0)
     z = model.prior.sample(n, generator)
-    _check_shape("prior.sample(n, generator)", z, (n, model.n_latent))
-    _check_shape("prior.log_prob(z)", model.prior.log_prob(z), (n,))
     dreamt = model.likelihood.sample(z, noise, generator)
-    _check_shape("likelihood.sample(z, noise, generator)", dreamt, (n, k))
+    check_shape("likelihood.sample(z, noise, generator)", dreamt, (n, k))
     log_prob = model.likelihood.log_prob(x, z, noise)
-    _check_shape("likelihood.log_prob(x, z, noise)", log_prob, (n,))
+    check_shape("likelihood.log_prob(x, z, noise)", log_prob, (n,))
     try:
         draws = model.posterior.sample(x, noise, 3, generator)
     except RuntimeError as error:
@@ -163,17 +163,9 @@ def check_parts(model: LatentModel, x: Tensor, noise: Tensor) -> None:
             f"the posterior, {type(model.posterior).__name__}, cannot take {k} features ({error}); "
             "make it with a FeatureInput of that many"
         ) from error
-    _check_shape("posterior.sample(x, noise, 3, generator)", draws, (3, n, model.n_latent))
+    check_shape("posterior.sample(x, noise, 3, generator)", draws, (3, n, model.n_latent))
     try:
         chain = model.posterior.chain(x, noise, generator, 3)
     except OptionError:  # it has no density, which is for the objective to ask for
         return
-    _check_shape("posterior.chain(x, noise, generator, 3).z", chain.z, (3, n, model.n_latent))
-
-
-def _check_shape(call: str, given: Tensor, shape: tuple[int, ...]) -> None:
-    if given.shape != shape:
-        raise OptionError(
-            f"{call} has shape {tuple(given.shape)} for {shape[-2] if len(shape) > 2 else shape[0]}"
-            f" samples, where {shape} is needed; see the protocols in ancestry_ddvi.ddvi"
-        )
+    check_shape("posterior.chain(x, noise, generator, 3).z", chain.z, (3, n, model.n_latent))

@@ -23,9 +23,10 @@ from ancestry_ddvi.ddvi.priors import (
     ComponentPrior,
     NormalComponents,
     Prior,
-    check_named_prior,
     check_prior,
+    check_prior_calls,
     clustered_prior,
+    count_clusters,
 )
 from ancestry_ddvi.ddvi.streams import Source, Streams
 from ancestry_ddvi.ddvi.supervision import (
@@ -105,11 +106,11 @@ class ModelConfig:
                 f"there is no clustering {self.clustering!r}; choose one of "
                 f"{', '.join(CLUSTERINGS)}"
             )
-        check_named_prior(self.prior_name, self.n_latent)
         object.__setattr__(self, "classes", tuple(self.classes))
         self._check_classes()
         if self.clustering == "dirichlet":
             self._check_dirichlet()
+        _ = self.n_prior_clusters  # it must be able to have so many
 
     @property
     def prior_name(self) -> str:
@@ -118,10 +119,17 @@ class ModelConfig:
             return self.prior
         return "gaussian" if self.clustering == "dirichlet" else "mixture"
 
+    @property
+    def n_prior_clusters(self) -> int:
+        """Clusters of the prior that is named: with Dirichlet weights `n_clusters` is theirs."""
+        asked = None if self.clustering == "dirichlet" else self.n_clusters
+        return count_clusters(self.prior_name, self.n_latent, asked, len(self.classes))
+
     def _check_classes(self) -> None:
         if len(self.classes) == 1:
             raise OptionError(
-                f"all labels are {self.classes[0]!r}; a classifier needs at least 2 classes"
+                f"all labels are {self.classes[0]!r}; a classifier needs at least 2 classes: label "
+                "samples of another, or learn without labels"
             )
         if not all(isinstance(name, str) for name in self.classes):
             raise OptionError("names of classes are text; write numbers as such")
@@ -408,9 +416,7 @@ def _named_prior(
         config.prior_name,
         config.n_latent,
         generator,
-        # With Dirichlet weights the number of clusters is theirs.
-        n_clusters=None if config.clustering == "dirichlet" else config.n_clusters,
-        n_classes=len(config.classes),
+        config.n_prior_clusters,
         encoder=anchor,
         scale=anchor.inputs.scale,
     )
@@ -418,6 +424,7 @@ def _named_prior(
 
 def _given_prior(prior: Prior, config: ModelConfig) -> Prior:
     check_prior(prior, config.n_latent)
+    check_prior_calls(prior)
     if config.classes and not isinstance(prior, ComponentPrior):
         raise OptionError(
             f"{type(prior).__name__} has no classes to learn labels with; give a ComponentPrior"

@@ -117,5 +117,6 @@ def check_enough(n_clusters: int, n_classes: int) -> None:
     if n_clusters < n_classes:
         raise OptionError(
             f"the prior has {n_clusters} clusters, too few for {n_classes} classes of labels; "
-            "raise n_clusters, or choose another prior or coarser labels"
+            "raise the number of clusters (--n-clusters, n_clusters), or choose another prior or "
+            "coarser labels"
         )

@@ -8,6 +8,8 @@ from ancestry_ddvi.ddvi.priors.base import (
     check_label,
     check_methods,
     check_prior,
+    check_prior_calls,
+    check_shape,
 )
 from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior
 from ancestry_ddvi.ddvi.priors.mixture import FixedMixturePrior, MixturePrior
@@ -18,6 +20,7 @@ from ancestry_ddvi.ddvi.priors.table import (
     PRIORS,
     check_named_prior,
     clustered_prior,
+    count_clusters,
     make_prior,
 )
 from ancestry_ddvi.ddvi.priors.vamp import Encoder, VampPrior
@@ -40,6 +43,9 @@ __all__ = [
     "check_methods",
     "check_named_prior",
     "check_prior",
+    "check_prior_calls",
+    "check_shape",
     "clustered_prior",
+    "count_clusters",
     "make_prior",
 ]

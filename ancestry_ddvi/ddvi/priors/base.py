@@ -209,6 +209,42 @@ def check_prior(prior: Prior, n_latent: int) -> None:
         )
 
 
+@torch.no_grad()
+def check_prior_calls(prior: Prior) -> None:
+    """Call it as training and scoring will, and look at what comes out.
+
+    Raises
+    ------
+    OptionError
+        If a shape is not that of `Prior`: what would else fail, or broadcast into nonsense,
+        somewhere in training.
+    """
+    d, n_draws = prior.n_latent, 2
+    n = d + n_draws  # no axis can be mistaken for another
+    z = prior.sample(n, torch.Generator().manual_seed(0))
+    check_shape("prior.sample(n, generator)", z, (n, d))
+    check_shape("prior.log_prob(z)", prior.log_prob(z), (n,))
+    try:
+        log_prob = prior.log_prob(z.expand(n_draws, n, d))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise OptionError(
+            f"prior.log_prob(z) fails at z of shape {(n_draws, n, d)} ({error}); it must take "
+            "(..., D), several draws a sample"
+        ) from error
+    check_shape("prior.log_prob(z), several draws a sample,", log_prob, (n_draws, n))
+
+
+def check_shape(call: str, given: object, shape: tuple[int, ...]) -> None:
+    """Raise OptionError unless what a user's method, written as a call, gave has that shape."""
+    if not isinstance(given, Tensor):
+        raise OptionError(f"{call} gives a {type(given).__name__}; a tensor of {shape} is needed")
+    if given.shape != shape:
+        raise OptionError(
+            f"{call} has shape {tuple(given.shape)}, where {shape} is needed; see the protocols in "
+            "ancestry_ddvi.ddvi"
+        )
+
+
 def check_methods(part: str, given: object, needed: tuple[str, ...]) -> None:
     """Raise OptionError if what is given as a part of a model lacks a method, written as a call."""
     missing = [name for name in needed if not hasattr(given, name.partition("(")[0])]

@@ -46,11 +46,7 @@ class GaussianPrior(ComponentPrior):
     def __init__(self, n_latent: int, n_classes: int = 1) -> None:
         if n_classes < 1:
             raise OptionError(f"a Gaussian prior needs at least 1 class, not {n_classes}")
-        if n_classes > 1 and n_latent != 2:
-            raise OptionError(
-                f"{n_classes} angular sectors need 2 latents, not {n_latent}; use 1 class or a "
-                "mixture"
-            )
+        check_sectors(n_latent, n_classes)
         super().__init__(n_latent, n_classes)
         self.register_buffer("logits", torch.zeros(n_classes), persistent=False)
         self.register_buffer("angle", equal_angles(n_classes), persistent=False)
@@ -91,3 +87,11 @@ class GaussianPrior(ComponentPrior):
         direction = torch.stack([self.angle.cos(), self.angle.sin()])
         sharpness = 1 / (2 * BORDER * math.sin(math.pi / self.n_components))
         return torch.log_softmax(sharpness * (z @ direction), dim=-1)
+
+
+def check_sectors(n_latent: int, n_classes: int) -> None:
+    """Raise OptionError if there are sectors outside the plane."""
+    if n_classes > 1 and n_latent != 2:
+        raise OptionError(
+            f"{n_classes} angular sectors need 2 latents, not {n_latent}; use 1 class or a mixture"
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ancestry_ddvi.ddvi.priors.base import ComponentPrior, check_n_components, check_prior
-from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior
+from ancestry_ddvi.ddvi.priors.gaussian import GaussianPrior, check_sectors
 from ancestry_ddvi.ddvi.priors.mixture import FixedMixturePrior, MixturePrior
 from ancestry_ddvi.ddvi.priors.pinwheel import PinwheelPrior
 from ancestry_ddvi.ddvi.priors.square import SquarePrior
@@ -117,43 +117,62 @@ def check_named_prior(name: str, n_latent: int) -> None:
         )
 
 
+def count_clusters(
+    name: str, n_latent: int, n_clusters: int | None = None, n_classes: int = 0
+) -> int:
+    """How many clusters the prior of that name has.
+
+    Parameters
+    ----------
+    name, n_latent
+        See `make_prior`.
+    n_clusters
+        How many are asked for. As `COUNTS` says if left out; what is not learnt then has a cluster
+        for each class.
+    n_classes
+        Classes that it is to be divided into.
+
+    Raises
+    ------
+    OptionError
+        If there is no such prior, or it cannot have so many.
+    """
+    check_named_prior(name, n_latent)
+    if n_clusters is None:
+        n_clusters = n_classes if n_classes and name in _SHAPES else COUNTS[name]
+    if name == "square" and n_clusters != COUNTS[name]:
+        raise OptionError(
+            f"a square has 4 sides, not {n_clusters}; leave the number of clusters (--n-clusters, "
+            "n_clusters) out, or choose another prior"
+        )
+    if name == "gaussian":
+        check_sectors(n_latent, n_clusters)
+    return n_clusters
+
+
 def clustered_prior(
-    name: str,
-    n_latent: int,
-    generator: torch.Generator,
-    *,
-    n_clusters: int | None = None,
-    n_classes: int = 0,
-    **vamp: Any,
+    name: str, n_latent: int, generator: torch.Generator, n_clusters: int, **vamp: Any
 ) -> ComponentPrior:
-    """The prior of that name, made of n_clusters, enough for n_classes.
+    """The prior of that name, made of so many clusters.
 
     Parameters
     ----------
     name, n_latent, generator
         See `make_prior`.
     n_clusters
-        As `COUNTS` says if left out; what is not learnt then has a cluster for each class.
-    n_classes
-        Classes that it is to be divided into.
+        See `count_clusters`.
     vamp
         `encoder` and `scale`, see `make_prior`; for others they are not looked at.
 
     Raises
     ------
     OptionError
-        As `make_prior`; if the prior cannot have so many clusters.
+        As `make_prior` and `count_clusters`.
     """
-    check_named_prior(name, n_latent)
-    if n_clusters is None:
-        n_clusters = n_classes if n_classes and name in _SHAPES else COUNTS[name]
-    if name == "square":
-        options: dict[str, Any] = {}
-        if n_clusters != COUNTS[name]:
-            raise OptionError(f"a square has 4 sides, not {n_clusters}; leave n_clusters out")
-    else:
-        takes = signature(PRIORS[name]).parameters
-        options = {"n_components" if "n_components" in takes else "n_classes": n_clusters}
+    n_clusters = count_clusters(name, n_latent, n_clusters)
+    takes = signature(PRIORS[name]).parameters
+    count = [option for option in ("n_components", "n_classes") if option in takes]
+    options: dict[str, Any] = dict.fromkeys(count, n_clusters)
     return make_prior(name, n_latent, generator, **options, **(vamp if name == "vamp" else {}))
 
 
