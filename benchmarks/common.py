@@ -134,9 +134,22 @@ def stored(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_in_words(config: dict[str, Any], defaults: Any) -> str:
-    """Whether a stored config is that of a dataclass of defaults."""
-    is_default = config == stored(asdict(defaults))
-    return "default settings" if is_default else "settings of a test, not the default ones"
+    """Whether a stored config is that of a dataclass of defaults, some of which may be newer."""
+    expected = stored(asdict(defaults))
+    if config == expected:
+        return "default settings"
+    if config == _known_to(config, expected):
+        return "default settings as they were when this was measured"
+    return "settings of a test, not the default ones"
+
+
+def _known_to(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Those of the defaults that the config has, part by part."""
+    return {
+        name: _known_to(config[name], value) if isinstance(value, dict) else value
+        for name, value in defaults.items()
+        if name in config
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Score the map and its peers on the bundled data, over several seeds.
 
-Every method sees the same features of the same samples. A run that was interrupted goes on where
+All methods are fitted to the same samples, but not to the same features: the peers see the
+principal components of all samples, as is customary, and ours those of single regions, too
+(`ancestry-ddvi compare` gives all of them to all methods). A run that was interrupted goes on where
 it stopped; results of other settings, code or data are refused (`--fresh` starts over).
 
     python benchmarks/quality.py --seeds 5
@@ -200,10 +202,13 @@ def markdown(results: dict[str, Any], command: str) -> str:
 
 `{settings["data"]}`: {settings["n_samples"]:,} samples, {settings["n_variants"]:,} SNPs;
 of close relatives (KING-robust, second degree) only a set without a pair is learnt from and scored;
-{which}; seeds {", ".join(map(str, seeds))}. Cells: median over seeds [least, most]. All methods
-see the same features: {settings["config"]["features"]["n_pcs"]} principal components after
-filters and LD pruning, corrected for shrinkage. UMAP and t-SNE (openTSNE) run with their defaults
-on them, and "PCA" is their first columns. No method sees a label.
+{which}; seeds {", ".join(map(str, seeds))}. Cells: median over seeds [least, most].
+
+All methods are fitted to the same samples, but not to the same features. The peers see
+{settings["config"]["features"]["n_pcs"]} principal components of all samples (after filters and LD
+pruning, corrected for shrinkage), as is customary; ours sees components of single regions, too.
+`comparison.md` has every method on all of these columns. UMAP and t-SNE (openTSNE) run with their
+defaults, and "PCA" is the first columns. No method sees a label.
 
 ## In-sample: fitted to all samples, which are then scored
 
