@@ -29,7 +29,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes
 from ancestry_ddvi.genotypes import bare_contig
-from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding
+from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding, LearntFeatures
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.reporting.scores import (
     clustering_scores,
@@ -130,7 +130,9 @@ def relationship(half: int, quick: bool) -> np.ndarray:
     return product
 
 
-def kinship(place: np.ndarray, fitted: FittedEmbedding, relationships: np.ndarray) -> float:
+def kinship(
+    place: np.ndarray, fitted: FittedEmbedding | LearntFeatures, relationships: np.ndarray
+) -> float:
     """1000 x the mean relationship of held-out samples with their nearest training samples."""
     train, new = np.flatnonzero(fitted.trained_on), np.flatnonzero(fitted.held_out)
     nearest = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(place[train])

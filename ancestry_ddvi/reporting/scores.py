@@ -101,13 +101,15 @@ class MixtureFit:
     converged: bool
 
 
-def fit_mixture(z: np.ndarray, n_components: int = N_COMPONENTS) -> MixtureFit:
+def fit_mixture(
+    z: np.ndarray, n_components: int = N_COMPONENTS, seed: int = PROTOCOL_SEED
+) -> MixtureFit:
     """Fit the published protocol's mixture to `z`, (n_samples, n_latent), already scaled."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(
-        n_components, covariance_type="full", reg_covar=1e-2, n_init=10, random_state=PROTOCOL_SEED
+        n_components, covariance_type="full", reg_covar=1e-2, n_init=10, random_state=seed
     )
     with warnings.catch_warnings():  # convergence is reported in the result, not on the terminal
         warnings.simplefilter("ignore", ConvergenceWarning)
