@@ -206,6 +206,20 @@ class DDVI(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         elbo = self.model_.elbo(x, noise, seed=self._seed)
         return float(elbo.mean() - x.shape[1] * np.log(self.scale_))
 
+    def log_marginal(self, X: Any, n_draws: int = 4096) -> np.ndarray:
+        """(n_samples,) estimate of log p of each row of X in nats, tighter than the bound that
+        `score` averages: importance weights of n_draws draws each, see `AncestryModel`.
+
+        Raises
+        ------
+        OptionError
+            If n_draws < 1, or with `clustering="dirichlet"`.
+        """
+        x, noise = self._features(X)
+        of_scaled = self.model_.log_marginal(x, noise, n_draws=n_draws, seed=self._seed)
+        of_rows: np.ndarray = of_scaled - x.shape[1] * np.log(self.scale_)
+        return of_rows
+
     @property
     def _n_features_out(self) -> int:
         """Columns of `transform`, for `get_feature_names_out`."""

@@ -63,17 +63,25 @@ MAKERS: dict[str, Maker] = {
     "pis, score": partial(PathIntegralPosterior, n_steps=16, score=model_score(PRIOR, DECODER)),
 }
 
-MAX_GAP = {name: 0.4 if name in ("pis", "pis, score") else 0.1 for name in MAKERS}
+LONG = ("pis", "pis, score")
+"""From a point to the posterior is a longer way than from the anchor."""
+
+MAX_GAP = {name: 0.4 if name in LONG else 0.1 for name in MAKERS}
 """Nats between bound and evidence after training. PIS from a point pays for its fixed variances."""
 
-STEPS = {name: 600 if name in ("pis", "pis, score") else 220 for name in MAKERS}
-"""Of training: from a point to the posterior is a longer way than from the anchor."""
+
+def n_steps(name: str, phase: str) -> int:
+    """Of training. The sleep phase of a path has quick and noisy steps."""
+    if name in LONG:
+        return {"wake": 600, "sleep": 1200}[phase]
+    return 320 if name.startswith(("gaussian", "iaf")) else 220
+
 
 MOVED = {name: 0.02 if name.startswith("pis") else 0.1 for name in MAKERS}
 """How far weights are moved where weights of draws must have a variance: a path's steps add up."""
 
-MAX_ACCURACY = {name: 0.65 if name in ("pis", "pis, score") else 0.6 for name in MAKERS}
-"""C2ST; the untrained ones are above .75."""
+MAX_ACCURACY = {name: 0.57 if name in LONG else 0.55 for name in MAKERS}
+"""C2ST; equal sets reach .53, the untrained ones are above .75."""
 
 
 def elbo(
@@ -101,13 +109,15 @@ def optimise(
     posterior: FramedPosterior,
     loss_of: Callable[[FramedPosterior, torch.Generator], Tensor],
     steps: int,
+    seed: int = 1,
 ) -> None:
     """Adam with a one-cycle rate: independent of the package's own training loop."""
-    optimiser = torch.optim.Adam(posterior.parameters(), lr=7e-3)
+    peak = 1.5e-2
+    optimiser = torch.optim.Adam(posterior.parameters(), lr=peak)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 7e-3, total_steps=steps, pct_start=0.1
+        optimiser, peak, total_steps=steps, pct_start=0.1
     )
-    generator = seeded(1)
+    generator = seeded(seed)
     for _ in range(steps):
         optimiser.zero_grad()
         loss_of(posterior, generator).backward()
@@ -226,7 +236,7 @@ def trained(request: pytest.FixtureRequest) -> Trained:
     """Trained by the bound alone, or by the sleep phase alone."""
     name, phase = request.param
     posterior = build(MAKERS[name])
-    optimise(posterior, {"wake": wake_loss, "sleep": sleep_loss}[phase], STEPS[name])
+    optimise(posterior, {"wake": wake_loss, "sleep": sleep_loss}[phase], n_steps(name, phase))
     return Trained(name, posterior)
 
 

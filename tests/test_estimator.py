@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -17,11 +18,27 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ancestry_ddvi import DDVI
+from ancestry_ddvi.baselines.exact import exact_posterior
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.priors import SquarePrior
 from ancestry_ddvi.errors import OptionError, TrainingDivergedError
 
 QUICK: dict[str, Any] = {"n_clusters": 4, "n_draws": 20, "map_steps": 40, "posterior_steps": 10}
+
+
+class Disc:
+    """A user's prior as it should be: uniform in a disc."""
+
+    n_latent = 2
+
+    def log_prob(self, z: Any) -> Any:
+        inside = z.norm(dim=-1) < 2
+        return torch.where(inside, -np.log(4 * np.pi), -50.0 * z.norm(dim=-1))
+
+    def sample(self, n: int, generator: torch.Generator) -> Any:
+        radius, turn = torch.rand((2, n), generator=generator)
+        angle = 2 * np.pi * turn
+        return 2 * radius.sqrt().unsqueeze(-1) * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +162,33 @@ def test_checks_of_scikit_learn(estimator: DDVI, check: Any) -> None:
     check(estimator)
 
 
-@pytest.mark.parametrize("method", ["transform", "predict_proba", "sample", "score"])
+@pytest.mark.parametrize("prior", ["mixture", "square", Disc()], ids=str)
+def test_log_marginal_is_the_sum_over_a_grid(prior: Any, x: np.ndarray) -> None:
+    """Guided and unguided posteriors, a named prior and one of a user's own."""
+    estimator = DDVI(map_steps=150, posterior_steps=40, prior=prior).fit(x)
+    rows = x[::6]
+    features = torch.as_tensor((rows - estimator.mean_) / estimator.scale_, dtype=torch.float32)
+    model = copy.deepcopy(estimator.model_).float()
+    grid = exact_posterior(model.prior, model.decoder, features, torch.zeros(len(rows)))
+    expected = grid.log_evidence.numpy() - 5 * np.log(estimator.scale_)
+    estimate = estimator.log_marginal(rows)
+    # Standard deviations of a mean of 4,096 weights.
+    np.testing.assert_allclose(estimate, expected, atol=0.06)
+    assert np.abs(estimator.log_marginal(rows, 1) - expected).max() > 0.06  # control
+    assert estimator.score(rows) < expected.mean() + 0.01
+    # A row's estimate is its own, whatever company it is in.
+    np.testing.assert_allclose(estimator.log_marginal(rows[3:4]), estimate[3:4], atol=1e-6)
+
+
+def test_log_marginal_is_refused_where_a_draw_has_no_weight(x: np.ndarray) -> None:
+    estimator = DDVI(**{**QUICK, "posterior_steps": 2}, clustering="dirichlet").fit(x)
+    with pytest.raises(OptionError, match="with clustering dirichlet; take the lower bound"):
+        estimator.log_marginal(x)
+
+
+@pytest.mark.parametrize(
+    "method", ["transform", "predict_proba", "sample", "score", "log_marginal"]
+)
 def test_not_fitted(method: str, x: np.ndarray) -> None:
     with pytest.raises(NotFittedError):
         getattr(DDVI(), method)(x)
@@ -196,21 +239,6 @@ def test_a_parameter_of_no_use_is_refused_before_training(
     monkeypatch.setattr("ancestry_ddvi.estimator.train", lambda *args: pytest.fail("it trained"))
     with pytest.raises(OptionError, match=words):
         DDVI(**{**QUICK, **wrong}).fit(x)
-
-
-class Disc:
-    """A user's prior as it should be: uniform in a disc."""
-
-    n_latent = 2
-
-    def log_prob(self, z: Any) -> Any:
-        inside = z.norm(dim=-1) < 2
-        return torch.where(inside, -np.log(4 * np.pi), -50.0 * z.norm(dim=-1))
-
-    def sample(self, n: int, generator: torch.Generator) -> Any:
-        radius, turn = torch.rand((2, n), generator=generator)
-        angle = 2 * np.pi * turn
-        return 2 * radius.sqrt().unsqueeze(-1) * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 WRONG_CALLS: dict[str, tuple[str, Any, str]] = {
@@ -283,8 +311,9 @@ def test_a_diverged_fit_hands_over_its_last_good_model(
 
 @pytest.mark.parametrize("n_draws", [0, -2, 1.5])
 def test_a_number_of_draws_of_no_use_is_refused(n_draws: Any, fitted: DDVI, x: np.ndarray) -> None:
-    with pytest.raises(OptionError, match="n_draws must be"):
-        fitted.sample(x, n_draws)
+    for ask in (fitted.sample, fitted.log_marginal):
+        with pytest.raises(OptionError, match="n_draws must be"):
+            ask(x, n_draws)
 
 
 def test_a_fit_that_fails_leaves_nothing_of_an_earlier_one(x: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ancestry_ddvi.ddvi.laplace import laplace_mixture
 from ancestry_ddvi.ddvi.latent import BATCH, batches
 from ancestry_ddvi.ddvi.mixture import GaussianMixture
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
-from ancestry_ddvi.ddvi.objective import BoundTerms
+from ancestry_ddvi.ddvi.objective import BoundTerms, iw_bound
 from ancestry_ddvi.ddvi.posterior import Chain, DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.priors import (
     ComponentPrior,
@@ -339,16 +339,23 @@ class AncestryModel(nn.Module):
         """
         draws = np.empty((n_draws, len(x), self.config.n_latent), dtype=np.float32)
         elbo = np.empty(len(x))
+        for rows, z, log_weight in self._chains(x, noise, n_draws, seed, key):
+            draws[:, rows] = z.numpy()
+            elbo[rows] = log_weight.double().mean(0).numpy()
+        return draws, elbo
+
+    def _chains(
+        self, x: np.ndarray, noise: np.ndarray, n_draws: int, seed: int, key: np.ndarray | None
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """(rows, z (n_draws, n, D), log_weight (n_draws, n)) of the samples, some at a time; see
+        `draw` and `objective`."""
         if key is None:
             scale = self.posterior.anchor.inputs.scale.double().numpy()
             key = row_key(np.column_stack([x / scale, noise]))
         for rows, x_part, noise_part in batches(x, noise, max(1, BATCH // n_draws), self.dtype):
             source = Streams(key[rows], seed)
             chain = self.posterior.chain(x_part, noise_part, source, n_draws)
-            bound = self._bound_of(chain, x_part, noise_part, source)
-            draws[:, rows] = chain.z.numpy()
-            elbo[rows] = bound.elbo.double().mean(0).numpy()
-        return draws, elbo
+            yield rows, chain.z, self._bound_of(chain, x_part, noise_part, source).elbo
 
     def sample_posterior(
         self, x: np.ndarray, noise: np.ndarray, *, n_draws: int, seed: int
@@ -361,6 +368,29 @@ class AncestryModel(nn.Module):
     ) -> np.ndarray:
         """(n_samples,) evidence lower bound in nats, see `draw`."""
         return self.draw(x, noise, n_draws=n_draws, seed=seed)[1]
+
+    @torch.no_grad()
+    def log_marginal(
+        self, x: np.ndarray, noise: np.ndarray, *, n_draws: int = 4096, seed: int = 0
+    ) -> np.ndarray:
+        """(n_samples,) estimate of log p(x) in nats, from importance weights of so many draws of
+        the chain (`objective`); never below `elbo` of the same draws. x, noise, seed: see `draw`.
+
+        Raises
+        ------
+        OptionError
+            If the decoder sees clusters: of those there is a bound, and no weight of a draw.
+        """
+        if isinstance(self.decoder, ClusterDecoder):
+            raise OptionError(
+                "there is no importance-weighted estimate of log p(x) with clustering dirichlet; "
+                "take the lower bound (score, elbo), or clustering mixture"
+            )
+        check_count("n_draws", n_draws)
+        out = np.empty(len(x))
+        for rows, _, log_weight in self._chains(x, noise, n_draws, seed, None):
+            out[rows] = iw_bound(log_weight.double()).numpy()
+        return out
 
     @torch.no_grad()
     def cluster_probability(
