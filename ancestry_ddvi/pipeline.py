@@ -50,6 +50,7 @@ from ancestry_ddvi.preprocessing.features import (
 )
 from ancestry_ddvi.preprocessing.filters import sample_call_rate
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
+from ancestry_ddvi.preprocessing.ploidy import MAX_FEW, MIN_REFERENCE
 from ancestry_ddvi.preprocessing.relatedness import (
     DEGREES,
     Relatives,
@@ -579,6 +580,7 @@ def embed_file(
             in_sample = known & known.all()
             n_variants = say_matched(console, about, features.matched, absent_is_ref)
             _warn_overlap(console, sample_id[known], all_known=bool(known.all()))
+            _warn_variants_only(console, about.name, features)
             parameters = {
                 "n_draws": config.n_draws,
                 "seed": config.seed,
@@ -724,15 +726,17 @@ def with_calls(
 def _describe_calls(console: Console, calls: AncestryCalls, config: CallConfig) -> dict[str, Any]:
     """How many samples got which call, for the record and, in short, for the console."""
     frame = calls.frame(config)
-    level = "superpopulation" if "superpopulation" in frame else "population"
-    count = frame[level].value_counts()
     said = np.isfinite(calls.typicality)
     sites = calls.n_sites[said]
     by_sites = f", from {int(np.median(sites)):,} sites" if said.any() else ""
-    console.note(
-        f"ancestry calls ({level}{by_sites}): "
-        + ", ".join(f"{n:,} {name}" for name, n in count.items())
-    )
+    count = {
+        level: frame[level].value_counts()
+        for level in ("superpopulation", "population")
+        if level in frame
+    }
+    for level, of in count.items():
+        called = ", ".join(f"{n:,} {name}" for name, n in of.items())
+        console.note(f"ancestry calls ({level}{by_sites}): {called}")
     few = int((sites < FEW_SITES).sum())
     if few:
         console.warn(
@@ -754,7 +758,9 @@ def _describe_calls(console: Console, calls: AncestryCalls, config: CallConfig) 
         "called samples": int(said.sum()),
         "median typicality_power": float(np.median(calls.power[said])) if said.any() else None,
         "sites, by what the file has": calls.matched.by_words(),
-        "calls": {level: {str(k): int(v) for k, v in count.items()}},
+        "calls": {
+            level: {str(name): int(n) for name, n in of.items()} for level, of in count.items()
+        },
     }
 
 
@@ -984,6 +990,22 @@ def _without_clashes(frame: pd.DataFrame, table: EmbeddingTable) -> pd.DataFrame
             names[column] = name
             taken.add(name)
     return frame.rename(columns=names)
+
+
+def _warn_variants_only(console: Console, name: str, features: Features) -> None:
+    shares = features.reference
+    if shares is None or not np.isfinite(shares).any() or len(shares) > MAX_FEW:
+        return
+    share = float(np.nanmedian(shares))
+    if share < MIN_REFERENCE:
+        console.warn(
+            f"{name}: of the genotypes without ALT that are expected at these variants there are "
+            f"{share:.0%} at most, as in a file that has only the sites where its few samples have "
+            "ALT: places are wrong then, and calls mostly `outside reference`. If it was called "
+            "over whole genomes, --absent-is-ref takes the others as homozygous for REF; if not, "
+            "genotype all sites of the model (a gVCF, or `bcftools mpileup -R` and `bcftools call` "
+            "without -v)"
+        )
 
 
 def _warn_haploid(console: Console, sample_id: np.ndarray) -> None:

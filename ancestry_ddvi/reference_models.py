@@ -90,12 +90,15 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
         "a high probability.",
         "Calibrated for sites drawn at random from those of the reference. Sites of an exome, an "
         "array or one region were chosen otherwise and fewer of them are independent: "
-        "probabilities are then too sure.",
+        "probabilities are then too sure, and of one chromosome or one region more samples are "
+        "falsely `outside reference`, of a few megabases most.",
+        "Genotyping errors make samples less typical, from about one allele in 200 on.",
         "Haploid and pseudo-haploid genotypes have one allele a site, and are read by that; no "
         "figure here is of such samples.",
         "Close relatives were not learnt from. New samples that are related to each other or to "
-        "the reference are called one by one: they are no independent evidence, and a relative in "
-        "the reference makes the call of its population more sure.",
+        "the reference are called one by one: they are no independent evidence. One that has a "
+        "close relative in the reference, or is in it by other genotypes than these, is too much "
+        "like its own population, and may falsely be `outside reference`.",
     ]
     about["must not be used"] = [
         "Not for deciding about people: no diagnosis, treatment, insurance, border, police or "

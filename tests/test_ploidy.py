@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.preprocessing.ploidy import MIN_EXPECTED, Heterozygosity
+from ancestry_ddvi.preprocessing.ploidy import MIN_EXPECTED, MIN_REFERENCE, Heterozygosity
 
 
 def drawn(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,3 +44,15 @@ def test_a_haploid_reference_calls_nobody_haploid() -> None:
     found = Heterozygosity.of(dosage, frequency)
     assert not found.is_haploid(found.typical(np.arange(40))).any()
     assert Heterozygosity(2).typical(np.arange(2)) == 0
+
+
+def test_genotypes_without_alt_are_counted_over_those_expected() -> None:
+    dosage, frequency = drawn(50, 4000)
+    whole = Heterozygosity.of(dosage, frequency).reference
+    assert abs(np.median(whole) - 1) < 0.06
+    assert whole.min() > MIN_REFERENCE
+    for n in (1, 2):
+        there = dosage[:n].max(axis=0) > 0
+        few = Heterozygosity.of(dosage[:n, there], frequency[there]).reference
+        assert np.median(few) < MIN_REFERENCE
+    assert np.isnan(Heterozygosity.of(dosage[:, :10], frequency[:10]).reference).all()

@@ -247,6 +247,11 @@ def test_a_run_says_which_calls_are_worth_little(
         ("all", new),
         ("haploid", replace(new, dosage=once)),
         ("few", new.select(variants=np.arange(0, new.n_variants, 20))),
+        ("alt only", new.select(samples=[0], variants=new.dosage[0] > 0)),
+        (
+            "alt only of two",
+            new.select(samples=[0, 9], variants=new.dosage[[0, 9]].max(axis=0) > 0),
+        ),
     ):
         (path,) = write_genotypes(matrix, tmp_path / f"{name}.vcf")
         out = tmp_path / name
@@ -262,3 +267,10 @@ def test_a_run_says_which_calls_are_worth_little(
     assert (power["all"] > 0.5).all()
     assert "heterozygous" not in warnings["all"] + warnings["few"]
     assert "so few sites" not in warnings["all"]
+    for name, said in warnings.items():
+        assert ("--absent-is-ref" in said) == name.startswith("alt only")
+    # Taken as what they are they are placed as by all.
+    out = tmp_path / "again"
+    settings = {"model_path": quick_results, "config": QUICK, "pictures": False}
+    embed_file(tmp_path / "alt only.vcf", out_dir=out, absent_is_ref=True, **settings)
+    assert "of the genotypes without ALT" not in "".join(strict_json(out / "run.json")["warnings"])

@@ -140,6 +140,8 @@ class Features:
     haploid
         (n_samples,) bool: samples read as one allele a site (`ploidy`), which doubles the noise;
         None if that is not known.
+    reference
+        (n_samples,) genotypes without ALT over those expected, at most (`ploidy`); nan by few.
     """
 
     x: np.ndarray
@@ -147,15 +149,16 @@ class Features:
     matched: Matched | None = None
     denoised: np.ndarray | None = None
     haploid: np.ndarray | None = None
+    reference: np.ndarray | None = None
 
     @classmethod
     def concat(cls, parts: Sequence[Features]) -> Features:
         """The features of several batches of samples, of which the input has the same variants."""
-        x, noise, haploid = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("x", "noise", "haploid")
-        )
-        return cls(x, noise, parts[0].matched, haploid=haploid)
+        joined = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("x", "noise", "haploid", "reference")
+        }
+        return cls(**joined, matched=parts[0].matched)
 
 
 @dataclass
@@ -431,7 +434,12 @@ class FeatureExtractor:
             score[row], noise[row] = _least_squares(observed_gram, score[row], self.unit)
         # Half as many alleles: twice the variance, of which `unit` is expected of all.
         noise[haploid] = np.sqrt(2 * noise[haploid] ** 2 + self.unit)
-        return Features(score * np.sqrt(self.unit), noise, haploid=haploid)
+        return Features(
+            score * np.sqrt(self.unit),
+            noise,
+            haploid=haploid,
+            reference=heterozygosity.reference,
+        )
 
     def transform(
         self, genotypes: GenotypeMatrix, *, absent_is_ref: bool = False, n_all: int | None = None
