@@ -2,10 +2,10 @@
 
 A pixel counts the black ones of 4 x 4 dots, hence p(x | z) = Binomial(16, p(z)). Latents are in the
 plane and their prior is a shape: pinwheel, swiss roll or square. All methods have the same decoder,
-width, learning rate and number of gradient steps; what differs is the posterior and its objective.
-Four fifths of the digits are learnt from, and all scores but kNN's reference are of the last fifth.
-Results are kept after each fit; a second run goes on where the first one stopped (--fresh starts
-over).
+width, learning rate and number of gradient steps of the decoder; what differs is the posterior and
+its objective. Four fifths of the digits are learnt from, and all scores but kNN's reference are of
+the last fifth. Results are kept after each fit; a second run goes on where the first one stopped
+(--fresh starts over; after a change of code --recheck keeps what it has not changed).
 
     python benchmarks/digits.py --seeds 5
 """
@@ -44,6 +44,7 @@ from ancestry_ddvi.ddvi.wake_sleep import (
     Simplified,
     Unregularised,
     WakeSleep,
+    n_turns,
 )
 from ancestry_ddvi.reporting.scores import knn_transfer_accuracy
 
@@ -214,6 +215,10 @@ def squared_mmd(first: np.ndarray, second: np.ndarray) -> float:
     return float(within(first) + within(second) - 2 * kernel(first, second).mean())
 
 
+PROVENANCE = ("code", "script", "versions")
+"""Settings of which other ones need not mean other figures."""
+
+
 def settings(n_steps: int) -> dict[str, Any]:
     """What results have to agree on to stand in one table."""
     return {
@@ -232,16 +237,52 @@ def settings(n_steps: int) -> dict[str, Any]:
 def train(
     model: LatentModel, digits: Digits, objective: Objective, n_steps: int, seed: int
 ) -> None:
-    """With the settings that all methods share."""
+    """With the settings that all methods share: as many steps of the decoder, whatever there is
+    between them."""
     fit(
         model,
         digits.train,
         objective=objective,
-        n_steps=n_steps,
+        n_steps=n_steps * n_turns(objective),
         batch=BATCH,
         learning_rate=LEARNING_RATE,
         seed=seed,
     )
+
+
+def fit_and_score(prior: str, name: str, seed: int, n_steps: int) -> dict[str, float]:
+    """The row of one fit."""
+    digits = Digits.split(seed)
+    model = make_model(METHODS[name], prior, digits.train.shape[1], seed)
+    start = time.process_time()
+    train(model, digits, METHODS[name].objective, n_steps, seed)
+    return {"cpu_seconds": time.process_time() - start} | score(model, digits, seed)
+
+
+def recheck(path: Path, n_steps: int) -> None:
+    """Forget all rows of each method of which the first seed of any prior comes out otherwise with
+    the code of today, and take that for the code of the others."""
+    results = common.read_json(path)
+    mine = settings(n_steps)
+    if not results or any(
+        results["settings"].get(name) != mine[name] for name in mine if name not in PROVENANCE
+    ):
+        return
+    changed = set()
+    for prior, methods in results["priors"].items():
+        for name, rows in methods.items():
+            if name not in changed and rows:
+                seed = min(rows, key=int)
+                again = fit_and_score(prior, name, int(seed), n_steps)
+                if again | {"cpu_seconds": 0} != rows[seed] | {"cpu_seconds": 0}:
+                    changed.add(name)
+    for name in changed:
+        click.echo(f"{name}: comes out otherwise now, and is fitted again")
+    kept = {
+        prior: {name: rows for name, rows in methods.items() if name not in changed}
+        for prior, methods in results["priors"].items()
+    }
+    common.write_json(path, {"settings": mine, "priors": kept})
 
 
 def run(path: Path, prior: str, name: str, seed: int, n_steps: int) -> None:
@@ -249,11 +290,7 @@ def run(path: Path, prior: str, name: str, seed: int, n_steps: int) -> None:
     done = common.read_json(path)["priors"].get(prior, {}).get(name, {})
     if str(seed) in done:
         return
-    digits = Digits.split(seed)
-    model = make_model(METHODS[name], prior, digits.train.shape[1], seed)
-    start = time.process_time()
-    train(model, digits, METHODS[name].objective, n_steps, seed)
-    row = {"cpu_seconds": time.process_time() - start} | score(model, digits, seed)
+    row = fit_and_score(prior, name, seed, n_steps)
     common.record(path, ["priors", prior, name, str(seed)], row)
     shown = " ".join(f"{key} {value:.3f}" for key, value in row.items())
     click.echo(f"seed {seed}, {prior}, {name}: {shown}")
@@ -267,7 +304,8 @@ def markdown(results: dict[str, Any], command: str) -> str:
     tables = []
     for prior, title in PRIORS.items():
         rows = []
-        for name, seeds in methods.get(prior, {}).items():
+        for name in [name for name in METHODS if name in methods.get(prior, {})]:
+            seeds = methods[prior][name]
             cells = [name]
             for column, (_, decimals) in COLUMNS.items():
                 values = [row[column] for row in seeds.values() if column in row]
@@ -282,9 +320,9 @@ def markdown(results: dict[str, Any], command: str) -> str:
 
 scikit-learn's digits, 64 counts from 0 to {N_DOTS}, binomial likelihood, latents in the plane.
 Seeds {", ".join(map(str, done))}: each decides the split, the start and the training. Cells: mean
-over seeds ± half of its 95 % interval.{test} Every method: {of["n_steps"]:,} gradient steps of
-{BATCH} digits, learning rate {LEARNING_RATE:g}, networks of two layers of {N_HIDDEN}, chains of
-{N_DIFFUSION} steps.
+over seeds ± half of its 95 % interval.{test} Every method: {of["n_steps"]:,} gradient steps of the
+decoder on {BATCH} digits, learning rate {LEARNING_RATE:g}, networks of two layers of {N_HIDDEN},
+chains of {N_DIFFUSION} steps.
 
 {body}
 ELBO, IW-{N_BOUND} bound: nats of a test digit, {N_BOUND} draws, higher is better; an adversarial
@@ -294,8 +332,8 @@ the prior, lower is better. MMD²: between one draw of each test digit and the s
 prior, unbiased, lower is better. kNN: share of test digits whose 15 nearest training digits, by
 posterior means, vote for the right one. CPU s: of training.
 
-DDVI spends every second gradient step asleep, as in the paper; "joint" is wake and sleep in one
-step, "unregularised" wake alone, "simplified" a denoiser that sees no x.
+DDVI takes a sleep step after each of these wake steps, as in the paper; "joint" is wake and sleep
+in one step, "unregularised" wake alone, "simplified" a denoiser that sees no x.
 
 Command: `{command}`
 """
@@ -308,13 +346,27 @@ Command: `{command}`
 @click.option("--steps", default=STEPS, show_default=True, help="Gradient steps of each fit.")
 @click.option("--out", type=click.Path(path_type=Path), default=common.RESULTS)
 @click.option("--fresh", is_flag=True, help="Forget earlier results.")
+@click.option(
+    "--recheck",
+    "rechecked",
+    is_flag=True,
+    help="After a change of code: keep the methods whose first fits still come out the same.",
+)
 def main(
-    seeds: int, spline: bool, only: tuple[str, ...], steps: int, out: Path, fresh: bool
+    seeds: int,
+    spline: bool,
+    only: tuple[str, ...],
+    steps: int,
+    out: Path,
+    fresh: bool,
+    rechecked: bool,
 ) -> None:
     path = out / "digits.json"
+    torch.set_num_threads(1)
+    if rechecked:
+        recheck(path, steps)
     if not common.earlier_results(path, settings(steps), fresh=fresh):
         common.write_json(path, {"settings": settings(steps), "priors": {}})
-    torch.set_num_threads(1)
     # What torch loads on its first steps is not a cost of the method that comes first.
     for method in METHODS.values():
         train(make_model(method, "square", 64, 0), Digits.split(0), method.objective, 2, 0)

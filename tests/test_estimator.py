@@ -157,8 +157,8 @@ NOT_SUPERVISED = dict.fromkeys(
     expected_failed_checks=lambda estimator: NOT_SUPERVISED if estimator.supervised else {},
 )
 def test_checks_of_scikit_learn(estimator: DDVI, check: Any) -> None:
-    """All, none excused; where it learns from labels all but four that leave too few clusters. A
-    few steps of training are enough for what they ask."""
+    """All of them; where it learns from labels all but four, which leave too few clusters. A few
+    steps of training are enough for what they ask."""
     check(estimator)
 
 

@@ -35,11 +35,11 @@ from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.networks import FeatureInput, NormalDecoder
 from ancestry_ddvi.ddvi.objective import Posterior
 from ancestry_ddvi.ddvi.wake_sleep import (
-    Alternating,
     Objective,
     Simplified,
     Unregularised,
     WakeSleep,
+    n_turns,
 )
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.pipeline import EmbedConfig, LearntFeatures, train_model
@@ -170,13 +170,12 @@ def _rival(
     assert isinstance(parts.decoder, NormalDecoder)
     model = LatentModel(parts.prior, parts.decoder, posterior)
     # As many steps of the decoder as the others take, however many there are between them.
-    turns = len(objective.parts) if isinstance(objective, Alternating) else 1
     fit(
         model,
         x,
         noise,
         objective=objective,
-        n_steps=task.n_steps * turns,
+        n_steps=task.n_steps * n_turns(objective),
         batch=BATCH,
         learning_rate=task.learning_rate or LEARNING_RATES[name],
         seed=seed,

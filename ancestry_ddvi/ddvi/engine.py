@@ -50,8 +50,8 @@ def fit(
     noise
         (n_samples,) their noise; 0 if left out.
     objective
-        `JointWakeSleep()` if left out, which on digits reached a higher bound than `WakeSleep` in
-        the same CPU seconds.
+        `JointWakeSleep()` if left out. `WakeSleep`, level with it on digits, needs two steps for
+        one of its.
     n_steps, epochs
         Length in optimiser steps or in passes over the samples, one of the two; 50 epochs if both
         are left out.

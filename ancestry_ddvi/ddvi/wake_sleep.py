@@ -284,6 +284,12 @@ class Simplified(Joint):
         super().__init__((Wake(b_reg), LatentSleep(b_sleep)))
 
 
+def n_turns(objective: Objective) -> int:
+    """Optimiser steps of a round in which prior and likelihood take one, so that objectives can
+    be given the same number of those."""
+    return len(objective.parts) if isinstance(objective, Alternating) else 1
+
+
 def check_objective(objective: object) -> None:
     """Raise OptionError unless it gives losses."""
     if isinstance(objective, type) or not hasattr(objective, "losses"):
