@@ -97,8 +97,8 @@ class TrainingConfig:
     class_weight, class_batch
         Weight of the classification loss (`supervision`), and labelled samples in its batch.
     decoder_width
-        In the decoder phase z is drawn from the encoder's Gaussian at this share of its width. At
-        full width it blurs the decoder, and with it the places of samples.
+        In the decoder phase z is drawn from the encoder's Gaussian at this share of its width. Less
+        fits training samples better and new ones worse (`benchmarks/results/decoder_width.md`).
     noisy_share
         Share of a map batch that has noise added.
     min_kept
