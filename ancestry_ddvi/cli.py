@@ -515,8 +515,10 @@ def show(name: str, as_json: bool) -> None:
     from ancestry_ddvi.reference_models import card, card_text
 
     about = card(name)
-    text = json.dumps(about, indent=2, ensure_ascii=False)
-    _print(text if as_json else card_text(about, _columns()))
+    if as_json:
+        _print(json.dumps(about, indent=2, ensure_ascii=False))
+    else:
+        _print(card_text(about, _columns()))
 
 
 @cli.command(epilog=CONVERT_EXAMPLES)

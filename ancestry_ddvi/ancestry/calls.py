@@ -18,7 +18,7 @@ from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitte
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix, id_hash
 from ancestry_ddvi.preprocessing.alignment import Matched, match
-from ancestry_ddvi.preprocessing.ploidy import Heterozygosity
+from ancestry_ddvi.preprocessing.ploidy import GenotypeShares
 from ancestry_ddvi.reporting.scores import expected_calibration_error
 
 UNCERTAIN, OUTSIDE = "uncertain", "outside reference"
@@ -226,7 +226,7 @@ class AncestryCaller:
         number = counts.number_of(label)
         rows = _some(number, rng)
         levels, card = _calibrate(genotypes.dosage, counts, number, rows, groups, rng)
-        heterozygosity = Heterozygosity.of(genotypes.dosage, counts.frequency)
+        shares = GenotypeShares.of(genotypes.dosage, counts.frequency)
         card |= {
             "populations": {name: int((number == j).sum()) for j, name in enumerate(group)},
             "left out for few samples": small,
@@ -241,7 +241,7 @@ class AncestryCaller:
             groups,
             levels,
             np.sort(id_hash(genotypes.sample_id[number >= 0])),
-            heterozygosity.typical(number >= 0),
+            shares.typical(number >= 0),
             card,
         )
 
@@ -259,8 +259,8 @@ class AncestryCaller:
         there = np.flatnonzero(found.used)
         dosage = found.dosage(there)
         n_sites = (dosage != MISSING).sum(axis=1)
-        heterozygosity = Heterozygosity.of(dosage, self.counts.frequency[there])
-        haploid = heterozygosity.is_haploid(self.heterozygosity)
+        shares = GenotypeShares.of(dosage, self.counts.frequency[there])
+        haploid = shares.is_haploid(self.heterozygosity)
         known = np.isin(id_hash(genotypes.sample_id), self.counted)
         # What is known of a sample by so many sites; one allele is half as much as two.
         size = np.where(haploid, n_sites / 2, n_sites)

@@ -58,7 +58,7 @@ from ancestry_ddvi.preprocessing.filters import (
 )
 from ancestry_ddvi.preprocessing.linkage import prune
 from ancestry_ddvi.preprocessing.local import MIN_REGION, MIN_RHO, Denoiser, find_regions, is_shared
-from ancestry_ddvi.preprocessing.ploidy import Heterozygosity
+from ancestry_ddvi.preprocessing.ploidy import GenotypeShares
 
 MIN_SAMPLES = 20
 """Fewer samples than this do not define principal components worth the name."""
@@ -408,14 +408,14 @@ class FeatureExtractor:
         k = self.loadings.shape[1]
         upper = np.triu_indices(k)
         blocks = column_blocks(n_all or n, len(self.loadings))
-        any_missing, heterozygosity = np.zeros(n, dtype=bool), Heterozygosity(n)
+        any_missing, shares = np.zeros(n, dtype=bool), GenotypeShares(n)
         for block in blocks:
             part = dosage_of(block)
             any_missing |= (part == MISSING).any(axis=1)
-            heterozygosity.add(part, self.allele_frequency[block])
+            shares.add(part, self.allele_frequency[block])
         if train is not None:
-            self.heterozygosity = heterozygosity.typical(train)
-        haploid = heterozygosity.is_haploid(self.heterozygosity)
+            self.heterozygosity = shares.typical(train)
+        haploid = shares.is_haploid(self.heterozygosity)
         incomplete = np.flatnonzero(any_missing)
         score = np.zeros((n, k))
         gram = np.zeros((len(incomplete), len(upper[0])), dtype=np.float32)
@@ -438,7 +438,7 @@ class FeatureExtractor:
             score * np.sqrt(self.unit),
             noise,
             haploid=haploid,
-            reference=heterozygosity.reference,
+            reference=shares.reference,
         )
 
     def transform(

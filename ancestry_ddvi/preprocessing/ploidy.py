@@ -34,18 +34,18 @@ were left out; of more samples it may be a filter on the minor allele frequency.
 MAX_FEW = 10
 
 
-class Heterozygosity:
+class GenotypeShares:
     """Sums over blocks of sites."""
 
     def __init__(self, n_samples: int) -> None:
-        self._seen = np.zeros(n_samples)
+        self._heterozygous = np.zeros(n_samples)
         self._expected = np.zeros(n_samples)
         self._reference = np.zeros(n_samples)
         self._reference_expected = np.zeros(n_samples)
 
     def add(self, dosage: np.ndarray, frequency: np.ndarray) -> None:
         """Count a block: (n_samples, b) dosages, (b,) allele frequencies of the reference."""
-        self._seen += (dosage == 1).sum(axis=1)
+        self._heterozygous += (dosage == 1).sum(axis=1)
         self._reference += (dosage == 0).sum(axis=1)
         called = (dosage != MISSING).astype(np.float32)
         shares = np.column_stack([2 * frequency * (1 - frequency), (1 - frequency) ** 2])
@@ -54,7 +54,7 @@ class Heterozygosity:
         self._reference_expected += expected[:, 1]
 
     @classmethod
-    def of(cls, dosage: np.ndarray, frequency: np.ndarray) -> Heterozygosity:
+    def of(cls, dosage: np.ndarray, frequency: np.ndarray) -> GenotypeShares:
         """Of all sites, a block at a time."""
         found = cls(len(dosage))
         for block in column_blocks(*dosage.shape):
@@ -65,27 +65,28 @@ class Heterozygosity:
     def reference(self) -> np.ndarray:
         """(n_samples,) r and about two standard errors more, which it is likely below; nan with
         fewer than `MIN_EXPECTED` expected."""
-        share = np.full(len(self._seen), np.nan)
-        enough = self._reference_expected >= MIN_EXPECTED
-        expected = self._reference_expected[enough]
-        share[enough] = self._reference[enough] / expected + 1 / np.sqrt(expected)
-        return share
+        expected = self._reference_expected
+        return _over(self._reference, expected) + 1 / np.sqrt(np.maximum(expected, 1))
 
     @property
-    def share(self) -> np.ndarray:
+    def heterozygous(self) -> np.ndarray:
         """(n_samples,) h; nan with fewer than `MIN_EXPECTED` expected."""
-        share = np.full(len(self._seen), np.nan)
-        enough = self._expected >= MIN_EXPECTED
-        share[enough] = self._seen[enough] / self._expected[enough]
-        return share
+        return _over(self._heterozygous, self._expected)
 
     def typical(self, rows: np.ndarray) -> float:
         """Median h of a reference's samples; 0, which calls nobody haploid, if none is known."""
-        known = self.share[rows]
+        known = self.heterozygous[rows]
         known = known[np.isfinite(known)]
         return float(np.median(known)) if len(known) else 0.0
 
     def is_haploid(self, reference: float) -> np.ndarray:
         """(n_samples,) bool, by the h of the reference's samples."""
-        haploid: np.ndarray = self.share < MAX_HAPLOID * reference
+        haploid: np.ndarray = self.heterozygous < MAX_HAPLOID * reference
         return haploid
+
+
+def _over(counted: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(n_samples,) share; nan where too few are expected."""
+    share = np.full(len(counted), np.nan)
+    np.divide(counted, expected, out=share, where=expected >= MIN_EXPECTED)
+    return share
