@@ -144,7 +144,7 @@ def bound_after(settings: ModelConfig, posterior_steps: int) -> float:
     encoder's full width, which a chain without a guide starts from."""
     data = Clusters.make()
     model = data.model(settings)
-    short = config(150, posterior_steps, wake_every=2, decoder_width=1.0)
+    short = config(150, posterior_steps, wake_every=2)
     train(model, data.x, data.noise, UNIT, short, seed=0)
     return float(model.elbo(data.x, data.noise, n_draws=32).mean())
 
@@ -164,7 +164,7 @@ def test_decoder_phase_raises_the_bound_and_leaves_the_encoder_as_it_is(
 ) -> None:
     """The bound of the encoder's Gaussian, at its full width, on complete samples."""
     data = Clusters.make()
-    settings = config(200, 0, noisy_share=0.0, decoder_width=1.0)
+    settings = config(200, 0, noisy_share=0.0)
     run_phases = training.run_phases
     bound, encoder = [], []
     for with_phase in (False, True):

@@ -125,7 +125,7 @@ class TrainingConfig:
     wide_probability: float = 0.5
     class_weight: float = 10.0
     class_batch: int = 64
-    decoder_width: float = 0.5
+    decoder_width: float = 1.0
     noisy_share: float = 0.25
     min_kept: float = 0.004
     posterior_steps: int | None = None
