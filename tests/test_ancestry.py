@@ -21,9 +21,16 @@ from ancestry_ddvi.ancestry import (
     CallConfig,
     calls,
 )
-from ancestry_ddvi.ancestry.assignment import PopulationCounts, group_numbers, log_likelihood
-from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted, powers
+from ancestry_ddvi.ancestry.assignment import (
+    PopulationCounts,
+    group_numbers,
+    log_likelihood,
+    mean_shift,
+)
+from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted
 from ancestry_ddvi.ancestry.calls import MIN_SITES
+from ancestry_ddvi.ancestry.effective_sites import WINDOW, effective_sites
+from ancestry_ddvi.ancestry.typicality import MAX_ERROR, _least_square, differences, powers
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.preprocessing import ploidy
@@ -38,14 +45,16 @@ def world() -> tuple[GenotypeMatrix, np.ndarray, np.ndarray]:
     return genotypes, population, np.arange(len(population)) % 3 == 0
 
 
-@cache
-def caller() -> AncestryCaller:
+def learnt() -> AncestryCaller:
     genotypes, population, held_out = world()
     label = pd.Series(population).where(population != "P4")
     group = label.map({"P0": "A", "P1": "A", "P2": "B", "P3": "B"})
     found = AncestryCaller.learn(genotypes, label, group, ~held_out, 0)
     assert found is not None
     return found
+
+
+caller = cache(learnt)
 
 
 def hidden(genotypes: GenotypeMatrix, n_sites: int, seed: int = 0) -> GenotypeMatrix:
@@ -265,35 +274,90 @@ def test_between_two_levels_lies_what_is_between_them() -> None:
     levels = caller().levels
     assert len(levels) > 3
     low, high = levels[1], levels[2]
-    likelihood = np.array([[0.0, -3.0, -5.0, -9.0], [-1.0, 0.0, -2.0, -2.0]])
+    u = np.array([[0.0, -3.0, -5.0, -9.0], [-1.0, 0.0, -2.0, -2.0]]) / low.n_sites
     for level in (low, high):
-        m = np.full(2, level.n_sites)
-        log_p, typicality = between(levels, likelihood, m)
-        np.testing.assert_allclose(log_p, level.log_probability(likelihood, m))
-        np.testing.assert_allclose(typicality, level.typicality(likelihood, m))
+        log_p, typicality = between(levels, u, np.full(2, level.n_sites))
+        np.testing.assert_allclose(log_p, level.log_probability(u))
+        np.testing.assert_allclose(typicality, level.near.typicality(u))
     m = np.full(2, np.sqrt(low.n_sites * high.n_sites))
-    log_p, _ = between(levels, likelihood, m)
-    ends = [level.log_probability(likelihood, m)[0, 0] for level in (low, high)]
+    log_p, _ = between(levels, u, m)
+    ends = [level.log_probability(u)[0, 0] for level in (low, high)]
     assert min(ends) - 0.05 <= log_p[0, 0] <= max(ends) + 0.05
 
 
-def test_samples_of_the_reference_under_other_names_are_not_outside_of_it(
+def test_the_shifts_are_what_counting_and_errors_add() -> None:
+    """On average over the samples of a population, and over many draws of the errors."""
+    found, dosage, population = counts()
+    own = dosage[population == "P1"]
+    plain, counted = found.log_predictive(), found.log_predictive(1)
+    copy, error = mean_shift(own, plain, counted)
+    n_sites = (own != MISSING).sum()
+    added = log_likelihood(own, plain) - log_likelihood(own, counted)
+    np.testing.assert_allclose(copy, added.sum(axis=0) / n_sites)
+    many = np.repeat(own, 4000, axis=0)
+    rng = np.random.default_rng(0)
+    wrong = [rng.random(many.shape) < MAX_ERROR for _ in range(2)]
+    changed = ((many >= 1) ^ wrong[0]) + ((many == 2) ^ wrong[1]).astype(int)
+    changed = np.where(many == MISSING, MISSING, changed)
+    added = log_likelihood(changed, plain) - log_likelihood(many, plain)
+    np.testing.assert_allclose(error, added.sum(axis=0) / (4000 * n_sites), rtol=0.05, atol=1e-4)
+
+
+def test_the_least_square_is_that_of_a_fine_grid() -> None:
+    rng = np.random.default_rng(0)
+    w, moves = rng.normal(size=(3, 200)), rng.normal(size=(3, 2))
+    share = np.stack(np.meshgrid(*[np.linspace(0, 1, 201)] * 2)).reshape(2, -1)
+    grid = ((w[:, :, None] - (moves @ share)[:, None]) ** 2).sum(axis=0).min(axis=1)
+    np.testing.assert_allclose(_least_square(w, moves), grid, atol=2e-3)
+    for same in (np.zeros((3, 2)), np.repeat(moves[:, :1], 2, axis=1)):
+        grid = ((w[:, :, None] - (same @ share)[:, None]) ** 2).sum(axis=0).min(axis=1)
+        np.testing.assert_allclose(_least_square(w, same), grid, atol=2e-3)
+
+
+def errors(genotypes: GenotypeMatrix, rate: float) -> GenotypeMatrix:
+    """Each allele is the other one in a share `rate` of the cases."""
+    rng = np.random.default_rng(6)
+    first, second = (rng.random(genotypes.dosage.shape) < rate for _ in range(2))
+    dosage = (genotypes.dosage >= 1) ^ first
+    return replace(genotypes, dosage=dosage.astype(np.int8) + ((genotypes.dosage == 2) ^ second))
+
+
+def children(genotypes: GenotypeMatrix, label: np.ndarray) -> GenotypeMatrix:
+    """Of each sample and the next one of its population."""
+    rng = np.random.default_rng(7)
+    order = np.argsort(label, kind="stable")
+    of = genotypes.dosage[order]
+    gametes = rng.random((2, *of.shape)) < np.stack([of, np.roll(of, -1, axis=0)]) / 2
+    return replace(genotypes, dosage=gametes.sum(axis=0).astype(np.int8))
+
+
+def test_samples_of_the_reference_and_their_children_are_not_outside_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are counted in their population, and so more like it than any new sample."""
     genotypes, label, held_out = world()
     trained = ~held_out & (label != "P4")
     same = genotypes.select(samples=trained)
-    others = replace(same, sample_id=np.char.add("other_", same.sample_id.astype(str)))
-    outside = {}
-    for recounted in (calls.RECOUNTED, 0.0):
-        monkeypatch.setattr(calls, "RECOUNTED", recounted)
-        found = caller().call(others)
-        outside[recounted] = (found.typicality < 0.01).mean()
-        right = found.population.columns.to_numpy()[found.population.to_numpy().argmax(axis=1)]
-        assert (right == label[trained]).mean() > 0.95
-    assert outside[0.02] < 0.03
-    assert outside[0.0] > 0.3
+    same = replace(same, sample_id=np.char.add("other_", same.sample_id.astype(str)))
+    others = {
+        "copies": same,
+        "copies with errors": errors(same, 0.005),
+        "children": children(same, label[trained]),
+        "new": of(held_out & (label != "P4")),
+        "new, with errors": errors(of(held_out & (label != "P4")), 0.005),
+    }
+
+    def outside(found: AncestryCaller) -> dict[str, float]:
+        return {k: (found.call(x).typicality < 0.01).mean() for k, x in others.items()}
+
+    assert max(outside(caller()).values()) < 0.06
+    found = caller().call(others["copies with errors"])
+    right = found.population.columns.to_numpy()[found.population.to_numpy().argmax(axis=1)]
+    assert (right == label[trained]).mean() > 0.95
+    # Control: neither what they are counted nor their errors are taken out.
+    monkeypatch.setattr(calls, "mean_shift", lambda part, plain, own: np.zeros((2, 4)))
+    without = outside(learnt())
+    assert min(without["copies"], without["copies with errors"], without["children"]) > 0.8
 
 
 def one_allele(genotypes: GenotypeMatrix) -> GenotypeMatrix:
@@ -345,7 +409,73 @@ def test_the_power_of_typicality_is_what_is_told_of_a_group_that_is_left_out() -
 def test_one_group_alone_tells_nothing() -> None:
     likelihood, n_sites, label, fold = labelled(300)
     group = np.array([0, 0, 0, 0, 0, 1])
-    assert powers(likelihood, n_sites, label, fold, group)[0] == 0
+    assert powers(likelihood, n_sites, label, fold, np.zeros((6, 2, 6)), group)[0] == 0
+
+
+def test_random_sites_count_in_full_and_linked_ones_by_their_windows() -> None:
+    rng = np.random.default_rng(0)
+    n_windows, each = 400, 3
+    position = WINDOW * np.repeat(np.arange(n_windows), each) + rng.integers(0, WINDOW, 1200)
+    variants = pd.DataFrame({"contig": np.where(position < 200 * WINDOW, "1", "2")})
+    variants["position"] = position
+    order = rng.permutation(1200)  # sites need not be in order
+    variants = variants.iloc[order].reset_index(drop=True)
+    window = np.repeat(np.arange(n_windows), each)[order]
+
+    def effective(sites: np.ndarray) -> float:
+        return float(effective_sites(np.ones((1, len(sites)), dtype=np.int8), sites, variants)[0])
+
+    assert effective(np.arange(1200)) == pytest.approx(1200)
+    some = [effective(rng.permutation(1200)[:150]) for _ in range(50)]
+    assert np.mean(some) == pytest.approx(150, rel=0.02)
+    # The sites of 50 of 400 windows: f of 1 - (1 - f)^3 = 1 / 8.
+    assert effective(np.flatnonzero(window < 50)) == pytest.approx(
+        1200 * (1 - (7 / 8) ** (1 / 3)), rel=1e-3
+    )
+    one_each = np.unique(window, return_index=True)[1][:50]
+    assert effective(one_each) == pytest.approx(50, rel=0.05)
+    assert effective(np.arange(0)) <= 1
+    # A sample with missing genotypes has what is left; another contig is another window.
+    dosage = np.ones((2, 1200), dtype=np.int8)
+    dosage[1, window >= 50] = MISSING
+    whole, part = effective_sites(dosage, np.arange(1200), variants)
+    assert (whole, part) == pytest.approx((1200, 1200 * (1 - (7 / 8) ** (1 / 3))), rel=1e-3)
+    variants["position"] %= 200 * WINDOW
+    assert effective(np.arange(1200)) == pytest.approx(1200)
+    variants["contig"] = "1"
+    assert effective(np.flatnonzero(window < 50)) > effective(np.flatnonzero(window < 25))
+
+
+def test_linked_sites_are_not_taken_for_more_than_they_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every site of a few windows ten times over: the same evidence, and not ten times as sure."""
+    genotypes, population, held_out = world()
+    known = held_out & (population != "P4")
+    few = np.arange(60)
+    label = pd.Series(population).where(population != "P4")
+    position = np.arange(N_SITES) * WINDOW * 2
+    position[600:1140] = np.repeat(position[:60], 9) + 1 + np.tile(np.arange(9), 60)
+    dosage = genotypes.dosage.copy()
+    dosage[:, 600:1140] = np.repeat(dosage[:, :60], 9, axis=1)
+    variants = genotypes.variants.assign(position=position)
+    linked = replace(genotypes, dosage=dosage, variants=variants)
+    found = AncestryCaller.learn(linked, label, None, ~held_out, 0)
+    assert found is not None
+    region = linked.select(samples=np.flatnonzero(known), variants=np.r_[few, np.arange(600, 1140)])
+
+    def excess() -> float:
+        p = found.call(region).population
+        right = p.columns.to_numpy()[p.to_numpy().argmax(axis=1)] == population[known]
+        return float(p.to_numpy().max(axis=1).mean() - right.mean())
+
+    assert found.call(region).effective_sites == pytest.approx(60, rel=0.1)
+    assert excess() < 0.1
+    # Control: counted one by one.
+    monkeypatch.setattr(
+        calls, "effective_sites", lambda dosage, there, variants: np.full(len(dosage), 600.0)
+    )
+    assert excess() > 0.2
 
 
 def labelled(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -365,9 +495,10 @@ def test_the_temperature_makes_up_for_few_samples() -> None:
 
 def test_a_temperature_flattens_what_the_link_says() -> None:
     arguments = labelled(400)
-    sharp = Calibration.learn(*arguments)
-    flat = Calibration.learn(*arguments, temperature=0.5)
-    first, second = (c.log_probability(*arguments[:2]) for c in (sharp, flat))
+    sharp = Calibration.learn(*arguments, np.zeros((6, 2, 6)))
+    flat = Calibration.learn(*arguments, np.zeros((6, 2, 6)), temperature=0.5)
+    u = differences(arguments[0]) / arguments[1][:, None]
+    first, second = (c.log_probability(u) for c in (sharp, flat))
     expected = 0.5 * first
     expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(second, expected, atol=1e-9)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ancestry_ddvi.ancestry.typicality import MAX_ERROR
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.preprocessing.filters import column_blocks
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
@@ -162,6 +163,18 @@ def log_likelihood(dosage: np.ndarray, log_predictive: np.ndarray) -> np.ndarray
             given = (part == copies).astype(log_predictive.dtype)
             out += given @ log_predictive[:, copies, block].T
     return out
+
+
+def mean_shift(dosage: np.ndarray, plain: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(2, L) by how much log p(g | l) of a site grows, on average over the genotypes (n, M) of one
+    population, where the sample itself is counted in it, and where errors are made in `MAX_ERROR`
+    of the alleles; by tables (L, 3, M) for all and for those counted in this population."""
+    share = np.stack([(dosage == copies).mean(axis=0) for copies in range(3)])
+    low, mid, high = (plain[:, copies] for copies in range(3))
+    wrong = np.stack([2 * (mid - low), low + high - 2 * mid, 2 * (mid - high)], axis=1)
+    grown = np.stack([plain - own, MAX_ERROR * wrong])
+    found: np.ndarray = (share * grown).sum(axis=(2, 3)) / share.sum()
+    return found
 
 
 def group_numbers(

@@ -13,8 +13,11 @@ from ancestry_ddvi.ancestry.assignment import (
     PopulationCounts,
     group_numbers,
     log_likelihood,
+    mean_shift,
 )
-from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted, powers
+from ancestry_ddvi.ancestry.calibration import Calibration, between, cross_fitted
+from ancestry_ddvi.ancestry.effective_sites import effective_sites
+from ancestry_ddvi.ancestry.typicality import differences, powers
 from ancestry_ddvi.errors import OptionError
 from ancestry_ddvi.genotypes import MISSING, VARIANT_COLUMNS, GenotypeMatrix, id_hash
 from ancestry_ddvi.preprocessing.alignment import Matched, match
@@ -35,9 +38,6 @@ MIN_SITES = 30
 MAX_SITES = 50_000
 """Sites that are kept, evenly over those of the reference: more would be more of the same linked
 ones."""
-
-RECOUNTED = 0.02
-"""Samples less typical than this are read again as if they were counted in the reference."""
 
 N_FOLDS = 5
 N_CALIBRATED = 4000
@@ -84,6 +84,9 @@ class AncestryCalls:
         (n,).
     n_sites
         (n,) sites of the reference with a genotype.
+    effective_sites
+        (n,) random sites that would say as much as those (`effective_sites`), half as many of a
+        haploid sample: what probabilities and typicality go by.
     typicality
         (n,) share of training samples that are less typical; nan where there are too few sites.
     population, group
@@ -98,11 +101,12 @@ class AncestryCalls:
         (n,) bool: samples that were read as one allele a site (`preprocessing.ploidy`).
     power
         (n,) share of samples of an ancestry that the reference lacks that typicality tells by so
-        many sites (`calibration`); nan as typicality.
+        many sites (`typicality`); nan as typicality.
     """
 
     sample_id: np.ndarray
     n_sites: np.ndarray
+    effective_sites: np.ndarray
     typicality: np.ndarray
     population: pd.DataFrame
     group: pd.DataFrame
@@ -114,7 +118,15 @@ class AncestryCalls:
     @classmethod
     def concat(cls, calls: Sequence[AncestryCalls]) -> AncestryCalls:
         """The calls of several batches of samples, of which the input has the same sites."""
-        names = ("sample_id", "n_sites", "typicality", "known", "haploid", "power")
+        names = (
+            "sample_id",
+            "n_sites",
+            "effective_sites",
+            "typicality",
+            "known",
+            "haploid",
+            "power",
+        )
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(each, name) for each in calls]) for name in names
         }
@@ -130,6 +142,7 @@ class AncestryCalls:
         columns: dict[str, Any] = {
             "sample_id": self.sample_id,
             "n_sites": self.n_sites,
+            "effective_sites": np.round(self.effective_sites, 1),
             "typicality": self.typicality,
             "typicality_power": self.power,
         }
@@ -262,23 +275,28 @@ class AncestryCaller:
         shares = GenotypeShares.of(dosage, self.counts.frequency[there])
         haploid = shares.is_haploid(self.heterozygosity)
         known = np.isin(id_hash(genotypes.sample_id), self.counted)
-        # What is known of a sample by so many sites; one allele is half as much as two.
-        size = np.where(haploid, n_sites / 2, n_sites)
-        said = (n_sites >= MIN_SITES) & ~known
+        n_effective = effective_sites(dosage, there, self.variants)
+        said = (n_effective >= MIN_SITES) & ~known
+        # One allele is half as much as two.
+        alleles = np.where(haploid, 0.5, 1.0)
+        n_effective *= alleles
         n, n_populations = genotypes.n_samples, len(self.counts.population)
         p, typicality = np.full((n, n_populations), np.nan), np.full(n, np.nan)
         for one_allele in (False, True):
             rows = np.flatnonzero(said & (haploid == one_allele))
             if len(rows):
-                p[rows], typicality[rows] = self._call(
-                    dosage[rows], there, size[rows], haploid=one_allele
-                )
+                table = self.counts.log_predictive(haploid=one_allele)[:, :, there]
+                likelihood = log_likelihood(dosage[rows], table)
+                u = differences(likelihood) / (alleles * n_sites)[rows, None]
+                log_p, typicality[rows] = between(self.levels, u, n_effective[rows])
+                p[rows] = np.exp(log_p)
         power = np.full(n, np.nan)
         levels = np.log([level.n_sites for level in self.levels])
-        power[said] = np.interp(np.log(size[said]), levels, [x.power for x in self.levels])
+        power[said] = np.interp(np.log(n_effective[said]), levels, [x.power for x in self.levels])
         return AncestryCalls(
             genotypes.sample_id,
             n_sites,
+            n_effective,
             typicality,
             pd.DataFrame(p, columns=list(self.counts.population)),
             pd.DataFrame(
@@ -289,32 +307,6 @@ class AncestryCaller:
             haploid,
             power,
         )
-
-    def _call(
-        self, dosage: np.ndarray, there: np.ndarray, size: np.ndarray, *, haploid: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (n, L) and typicality (n,) of (n, m) dosages at the sites `there`."""
-
-        def read(rows: np.ndarray, counted: int | None) -> tuple[np.ndarray, np.ndarray]:
-            table = self.counts.log_predictive(counted, haploid=haploid)[:, :, there]
-            likelihood = log_likelihood(dosage[rows], table)
-            log_p, typicality = between(self.levels, likelihood, size[rows])
-            return np.exp(log_p), typicality
-
-        p, typicality = read(np.arange(len(dosage)), None)
-        # Who is in the reference under another name is too much like its own population to be
-        # new. Had it not been counted there, it would be like any other, and still nearest to it or
-        # to one of its group; a stranger, of whom that takes away as much, is near to none or to
-        # another.
-        unit = _units(self.counts, self.groups)
-        odd = np.flatnonzero(typicality < RECOUNTED)
-        nearest = p[odd].argmax(axis=1)
-        for j in np.unique(nearest):
-            own = odd[nearest == j]
-            again, typical = read(own, int(j))
-            better = (typical > typicality[own]) & (unit[again.argmax(axis=1)] == unit[j])
-            p[own[better]], typicality[own[better]] = again[better], typical[better]
-        return p, typicality
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready settings from which `from_state` rebuilds the caller."""
@@ -434,11 +426,15 @@ def _calibrate(
         fold[own] = rng.permutation(len(own)) % N_FOLDS
     likelihood = np.empty((n_levels, len(rows), len(counts.population)))
     n_sites = np.empty((n_levels, len(rows)))
+    plain = counts.log_predictive()
+    shift = np.zeros((len(counts.population), 2, len(counts.population)))
     for j in np.unique(label):
         own = np.flatnonzero(label == j)
-        # Single precision will do for what is averaged over all samples, in half the time.
-        table = counts.log_predictive(j).astype(np.float32)
+        table = counts.log_predictive(j)
         part = dosage[rows[own]]
+        shift[j] = mean_shift(part, plain, table)
+        # Single precision will do for what is averaged over all samples, in half the time.
+        table = table.astype(np.float32)
         drawn = rng.random(part.shape, dtype=np.float32)
         for i, share in enumerate(shares):
             # Sites of each sample's own: shared ones would make populations differ by their luck.
@@ -452,9 +448,11 @@ def _calibrate(
     all_t = np.interp(np.arange(n_levels), tempered, [crossed[i][0] for i in tempered])
     unit = _units(counts, groups)
     for i, (found, size, t) in enumerate(zip(likelihood, n_sites, all_t, strict=True)):
-        power = powers(found, size, label, fold, unit)
+        power = powers(found, size, label, fold, shift, unit)
         start = levels[-1] if levels else None
-        level = Calibration.learn(found, size, label, fold, start, float(t), float(power.mean()))
+        level = Calibration.learn(
+            found, size, label, fold, shift, start, float(t), float(power.mean())
+        )
         levels.append(level)
         if i in crossed:
             p = np.exp(crossed[i][1])
