@@ -5,7 +5,8 @@ A model folder holds
     model.safetensors   tensors of the network and of the feature extractor; hashes of the ids of
                         the training samples
     variants.tsv        the variants used, one row each, in the order of the loadings
-    model.json          format version, settings, provenance, SHA-256 of the other files
+    model.json          format version, settings, provenance, SHA-256 of the other files and of
+                        all that it says itself
 
 and, of a labelled reference,
 
@@ -35,7 +36,7 @@ from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix, id_hash
 from ancestry_ddvi.preprocessing.alignment import match
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 N_DRAWS = 200
 """Posterior draws behind every row of an embedding."""
 
@@ -43,6 +44,7 @@ MAX_DEPTH = 20
 """Of tables and lists within each other in model.json; a model's own are not half as deep. What
 shows or writes a description cannot go as deep as what reads it."""
 
+_DESCRIPTION = "model.json"
 _FILES = ("model.safetensors", "variants.tsv")
 _ANCESTRY_FILES = ("ancestry.safetensors", "sites.tsv")
 
@@ -145,10 +147,11 @@ class EmbeddingModel:
         table = EmbeddingTable.from_draws(draws, sample_id, cluster, pcs, elbo, classes, on_map)
         return replace(table, draws=draws) if keep_draws else table
 
-    def save(self, folder: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the model folder, which must not exist yet."""
         from safetensors.numpy import save
 
+        folder = Path(path)
         folder.mkdir(parents=True)
         arrays, settings = self.extractor.state()
         tensors = {f"extractor.{name}": np.ascontiguousarray(a) for name, a in arrays.items()}
@@ -171,7 +174,7 @@ class EmbeddingModel:
                 ancestry[f"places.{level}"] = names.tolist()
             (folder / "ancestry.safetensors").write_bytes(save(tensors))
             self.caller.variants.to_csv(folder / "sites.tsv", sep="\t", index=False)
-        description = {
+        description: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "model": self.model.config_dict(),
             "extractor": settings,
@@ -179,9 +182,10 @@ class EmbeddingModel:
             "provenance": self.provenance,
             "sha256": {name: _sha256(folder / name) for name in files},
         }
+        description["sha256"][_DESCRIPTION] = _own_sha256(description)
         text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False)
         # A path in the provenance need not be valid unicode; JSON can say it with an escape.
-        (folder / "model.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
+        (folder / _DESCRIPTION).write_text(text + "\n", "utf-8", errors="backslashreplace")
 
 
 def load_model(path: str | Path) -> EmbeddingModel:
@@ -299,20 +303,28 @@ def _read_description(folder: Path) -> dict[str, Any]:
     files: Sequence[str] = _FILES
     if description.get("ancestry") is not None:
         files = _FILES + _ANCESTRY_FILES
-    for name in files:
+    for name in (_DESCRIPTION, *files):
         path = folder / name
         try:
-            found = _sha256(path)
+            whole = description | {"sha256": sums}
+            found = _own_sha256(whole) if name == _DESCRIPTION else _sha256(path)
         except OSError as error:
             raise ModelFileError(
                 f"{path}: cannot be read ({error.strerror}); copy the whole model folder again"
             ) from error
         if found != sums.get(name):
             raise ModelFileError(
-                f"{path}: the checksum differs from model.json, so the file was altered or cut "
-                "short; copy the model folder again"
+                f"{path}: the checksum in model.json differs, so it was altered or cut short; "
+                "copy the model folder again"
             )
     return description
+
+
+def _own_sha256(description: dict[str, Any]) -> str:
+    """Of a description without its own checksum, however it is laid out."""
+    sums = {k: v for k, v in description["sha256"].items() if k != _DESCRIPTION}
+    text = json.dumps(description | {"sha256": sums}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_values(

@@ -242,12 +242,15 @@ def test_a_prior_that_is_not_that_of_the_weights_is_refused(
 ) -> None:
     import json
 
+    from ancestry_ddvi.checkpoint import _own_sha256
+
     fit, _ = fitted(SAVED[name], labels="labels" in name)
     folder = tmp_path / "model"
     fit.model.save(folder)
     path = folder / "model.json"
     description = json.loads(path.read_text())
     description["model"].update(change)
+    description["sha256"]["model.json"] = _own_sha256(description)
     path.write_text(json.dumps(description))
     with pytest.raises(ModelFileError, match=words):
         load_model(folder)
