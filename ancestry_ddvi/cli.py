@@ -323,8 +323,9 @@ def cli() -> None:
     is_flag=True,
     help="With --model: take its variants that the file has nothing at as homozygous for REF, not "
     "as missing. Right of variants called over whole genomes, wherever they were sequenced well "
-    "enough, and of gVCFs, whose reference blocks are read; wrong of arrays, panels, imputed files "
-    "and of exomes outside their targets, which it would put where nobody is.",
+    "enough, of gVCFs, whose reference blocks are read, and of exomes with --region TARGETS.bed, "
+    "which keeps it to these; wrong of arrays, panels and imputed files, which it would put where "
+    "nobody is.",
 )
 @click.option(
     "--call-threshold",

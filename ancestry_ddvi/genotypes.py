@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -65,10 +65,13 @@ class Seen:
     places
         Contig (by its plain name) and position, of a model's places if it was read for one; else
         empty.
+    within
+        Whether a contig and position is in the regions that were asked for; None where all were.
     """
 
     contigs: set[str] = field(default_factory=set)
     places: set[tuple[str, int]] = field(default_factory=set)
+    within: Callable[[str, int], bool] | None = None
 
     def update(self, other: Seen) -> None:
         """Add what another has seen."""

@@ -926,10 +926,9 @@ def _check_absent_is_ref(model_path: Path | None, reading: ReadOptions) -> None:
             "--absent-is-ref is about the variants of a model; give one with --model, or leave it "
             "out"
         )
-    leave_out = ("regions", "exclude_regions", "extract", "exclude", "maf", "geno", "hwe")
+    leave_out = ("extract", "exclude", "maf", "geno", "hwe")
     if taken := set(leave_out) & set(reading.describe()):
-        flags = {"regions": "region", "exclude_regions": "exclude-region"}
-        given = ", ".join(f"--{flags.get(name, name)}" for name in leave_out if name in taken)
+        given = ", ".join(f"--{name}" for name in leave_out if name in taken)
         raise OptionError(
             f"--absent-is-ref with {given}: what that leaves out would be taken as homozygous for "
             "REF; give one of them"

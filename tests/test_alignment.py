@@ -318,6 +318,19 @@ def test_a_contig_whose_records_were_all_left_out_is_seen(rows: np.ndarray) -> N
     np.testing.assert_array_equal(np.flatnonzero(~found.used), contig_2[:1])
 
 
+def test_what_was_not_read_is_not_taken_for_absent(rows: np.ndarray) -> None:
+    ours, there = sparse(rows)
+    contigs = set(ours["contig"])
+    half = int(ours["position"].median())
+    seen = Seen(contigs, within=lambda contig, position: position > half)
+    found = alignment.match(replace(genotypes_of(ours[there]), seen=seen), ours, absent_is_ref=True)
+    inside = (ours["position"] > half).to_numpy()
+    np.testing.assert_array_equal(found.reference, ~there & inside)
+    assert found.matched.absent == (~there & ~inside).sum() > 10
+    everything = replace(genotypes_of(ours[there]), seen=Seen(contigs))
+    assert alignment.match(everything, ours, absent_is_ref=True).matched.absent == 0
+
+
 def test_what_is_there_and_not_used_is_not_taken_for_absent(
     rows: np.ndarray, palindromic: np.ndarray
 ) -> None:

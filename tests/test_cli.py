@@ -692,7 +692,7 @@ def test_no_variant_of_the_model_in_the_file(
     ("options", "words"),
     [
         ([], ("--absent-is-ref", "give one with --model")),
-        (["--model", "results", "--region", "6"], ("--absent-is-ref with --region", "one of them")),
+        (["--model", "results", "--maf", ".1"], ("--absent-is-ref with --maf", "one of them")),
     ],
 )
 def test_absent_is_ref_where_it_makes_no_sense(

@@ -25,6 +25,7 @@ from ancestry_ddvi.errors import OptionError, OutputError, TrainingDivergedError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.lists import read_samples
+from ancestry_ddvi.loaders.regions import RegionSet
 from ancestry_ddvi.pipeline import EmbedConfig, embed_file, training_mask
 from ancestry_ddvi.preprocessing.features import FeatureConfig
 from ancestry_ddvi.reference_sites import Sites, align, reference_sites
@@ -418,6 +419,9 @@ def test_absent_variants_may_be_homozygous_ones(
     blocks = "".join(map(uncalled.format, {line.split("\t")[0] for line in records.splitlines()}))
     gvcf = tmp_path / "new.g.vcf"
     gvcf.write_text(f"{header}\tnew\n{blocks}{records}")
+    # One that has looked at a part of the genome.
+    contigs = load_model(quick_results).extractor.variants["contig"].unique()
+    targets = ReadOptions(regions=RegionSet.parse([f"{c}:1-60,000,000" for c in contigs]))
     tables, runs = {}, {}
     for name, vcf, more in (
         ("whole", whole, {"absent_is_ref": False}),
@@ -425,12 +429,15 @@ def test_absent_variants_may_be_homozygous_ones(
         ("missing", called, {"absent_is_ref": False}),
         ("uncalled", gvcf, {}),
         ("skipped", called, {"reading": ReadOptions(multiallelic="skip")}),
+        ("exome", called, {"reading": targets}),
+        ("exome, whole", whole, {"reading": targets, "absent_is_ref": False}),
     ):
         folder = tmp_path / name
         folder.mkdir()
         out, runs[name] = run(cut, folder, vcf=vcf, **(settings | more))
         tables[name] = [pd.read_csv(out / f) for f in ("embedding.csv", "ancestry.csv")]
-    for name, other in (("whole", "called"), ("missing", "uncalled")):
+    same = ("whole", "called"), ("missing", "uncalled"), ("exome, whole", "exome")
+    for name, other in same:
         for one, two in zip(tables[name], tables[other], strict=True):
             pd.testing.assert_frame_equal(one, two)
     # Controls: without them the sample, of which only ALT is seen, lands elsewhere; and what was
@@ -441,6 +448,7 @@ def test_absent_variants_may_be_homozygous_ones(
     n_sites = {name: table["n_sites"][0] for name, (_, table) in tables.items()}
     assert n_sites["missing"] < 0.5 * n_sites["whole"]
     assert n_sites["missing"] < n_sites["skipped"] < n_sites["whole"]
+    assert n_sites["exome"] < 0.9 * n_sites["whole"]
     stand = "variants of the model, by what the file has"
     counts = {name: described["counts"][stand] for name, described in runs.items()}
     filled, repeated = list(counts["called"])[-2:]

@@ -344,7 +344,7 @@ class Reading:
             family_id=self.family_id,
             by_rule=dict(selection.calls.by_rule),
             notes=tuple(self.notes),
-            seen=selection.sites.seen,
+            seen=replace(selection.sites.seen, within=selection.sites.within),
         )
 
     def _note_lists(self, options: ReadOptions, funnel: Counter[str], n_taken: int) -> None:

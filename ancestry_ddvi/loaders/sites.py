@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -142,15 +142,27 @@ class SiteRule:
             return NOT_AUTOSOMAL
         if position < 1:  # 0 or negative: PLINK's way of leaving a variant out
             return NO_POSITION
-        if self.regions is not None and not self.regions.covers(contig, position):
-            return OUT_OF_REGION
-        if self.exclude_regions is not None and self.exclude_regions.covers(contig, position):
-            return IN_EXCLUDED_REGION
+        if reason := self._region(contig, position):
+            return reason
         if self.places is not None:
             if not self.places.names(contig, position, "", "", ()):
                 return NOT_OF_MODEL
             self.seen.places.add((bare_contig(contig), position))
         return None
+
+    def _region(self, contig: str, position: int) -> str | None:
+        if self.regions is not None and not self.regions.covers(contig, position):
+            return OUT_OF_REGION
+        if self.exclude_regions is not None and self.exclude_regions.covers(contig, position):
+            return IN_EXCLUDED_REGION
+        return None
+
+    @property
+    def within(self) -> Callable[[str, int], bool] | None:
+        """Whether a position is in the regions; None where there is no such rule."""
+        if self.regions is None and self.exclude_regions is None:
+            return None
+        return lambda contig, position: self._region(contig, position) is None
 
     def _listed(
         self, contig: str, position: int, name: str, ref: str, alts: Sequence[str]

@@ -255,9 +255,10 @@ def match(
     block = np.full(len(sites), -1, dtype=np.int64)
     block[blocks.site[::-1]] = blocks.column[::-1]  # the first of a site
     if absent_is_ref:
+        known, within = genotypes.seen.places, genotypes.seen.within
         left_out = np.array(
             [
-                place in genotypes.seen.places
+                place in known or not (within is None or within(*place))
                 for place in zip(sites.contig, sites.position.tolist(), strict=True)
             ],
             dtype=bool,
