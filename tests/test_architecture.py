@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provenance": {*_MODEL, "loaders", "console", "checkpoint"},
     "placing": {*_MODEL, "ancestry", "loaders", "console", "checkpoint", "reference_sites"},
     "labelling": {*_DATA, "embedding", "ddvi", "loaders", "console", "checkpoint"},
-    "fitting": {*_RUN, "labelling", "reference_sites"},
+    "fitting": {
+        *_MODEL,
+        *("ancestry", "loaders", "console", "checkpoint", "labelling", "reference_sites"),
+    },
     "pipeline": {*_RUN, "fitting", "labelling", "placing", "provenance", "reference_models"},
     "reference_sites": {"genotypes"},
     "inspection": {*_DATA, "loaders", "preprocessing", "reference_sites", "console"},
