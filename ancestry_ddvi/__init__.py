@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from ancestry_ddvi.ddvi.model import ModelConfig
     from ancestry_ddvi.embedding import EmbeddingTable
     from ancestry_ddvi.estimator import DDVI
+    from ancestry_ddvi.fitting import EmbedConfig, fit_embedding
     from ancestry_ddvi.genotypes import GenotypeMatrix
     from ancestry_ddvi.loaders import read_genotypes, read_labels
-    from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding
 
 __version__ = "0.1.0"
 
 _HOME = {
     "DDVI": "ancestry_ddvi.estimator",
-    "EmbedConfig": "ancestry_ddvi.pipeline",
+    "EmbedConfig": "ancestry_ddvi.fitting",
     "EmbeddingModel": "ancestry_ddvi.checkpoint",
     "EmbeddingTable": "ancestry_ddvi.embedding",
     "GenotypeMatrix": "ancestry_ddvi.genotypes",
     "ModelConfig": "ancestry_ddvi.ddvi.model",
-    "fit_embedding": "ancestry_ddvi.pipeline",
+    "fit_embedding": "ancestry_ddvi.fitting",
     "load_model": "ancestry_ddvi.checkpoint",
     "read_genotypes": "ancestry_ddvi.loaders",
     "read_labels": "ancestry_ddvi.loaders",

@@ -24,8 +24,8 @@ from ancestry_ddvi.console import Console, Verbosity, hush
 from ancestry_ddvi.errors import InputError, OptionError, OutputError
 
 if TYPE_CHECKING:
+    from ancestry_ddvi.fitting import EmbedConfig
     from ancestry_ddvi.loaders.options import ReadOptions
-    from ancestry_ddvi.pipeline import EmbedConfig
 
 HUMAN_AUTOSOMES = 22
 
@@ -630,7 +630,7 @@ def compare(
     _check_ranges(context.params)
     _limit_threads(1)  # seconds are compared
     from ancestry_ddvi.comparison import CompareConfig, choose, compare_files
-    from ancestry_ddvi.pipeline import LabelChoice
+    from ancestry_ddvi.labelling import LabelChoice
 
     names, left_out = choose(methods)
     for name in left_out:
@@ -693,7 +693,7 @@ def _embed_config(given: dict[str, Any], n_latent: int = 2, **more: Any) -> Embe
     """What `learning_options`, `prior_options` and `model_options` ask for."""
     from ancestry_ddvi.ddvi.model import ModelConfig
     from ancestry_ddvi.ddvi.training import TrainingConfig
-    from ancestry_ddvi.pipeline import EmbedConfig
+    from ancestry_ddvi.fitting import EmbedConfig
     from ancestry_ddvi.preprocessing.features import FeatureConfig
 
     return EmbedConfig(

@@ -28,8 +28,8 @@ from simulate import simulate
 from sklearn.neighbors import NearestNeighbors
 
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes
+from ancestry_ddvi.fitting import EmbedConfig, FittedEmbedding, LearntFeatures
 from ancestry_ddvi.genotypes import bare_contig
-from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding, LearntFeatures
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.reporting.scores import (
     clustering_scores,

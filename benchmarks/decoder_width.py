@@ -38,8 +38,8 @@ from ancestry_ddvi.ddvi.loop import Phase, run_phases
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.objective import iw_bound
 from ancestry_ddvi.ddvi.streams import Streams
+from ancestry_ddvi.fitting import EmbedConfig, LearntFeatures, learn_features
 from ancestry_ddvi.genotypes import id_hash
-from ancestry_ddvi.pipeline import EmbedConfig, LearntFeatures, learn_features
 from ancestry_ddvi.reporting import scores
 from ancestry_ddvi.reporting.scores import clustering_scores, fit_mixture, standardise
 
@@ -84,7 +84,7 @@ Widths = dict[str, Scores]
 def fits(
     learnt: LearntFeatures, config: EmbedConfig, widths: Sequence[float]
 ) -> Iterator[AncestryModel]:
-    """The model at each width, as `pipeline.train_model` makes it, from one map phase for all."""
+    """The model at each width, as `fitting.train_model` makes it, from one map phase for all."""
     rows, settings = learnt.trained_on, config.training
     x, noise = learnt.features.x[rows], learnt.features.noise[rows]
     data = training._Data.of(

@@ -26,7 +26,7 @@ from rivals import MISSING, RATES, REGIONS, RIVALS, Exam, Theta
 
 from ancestry_ddvi import read_genotypes
 from ancestry_ddvi.baselines.discrepancy import N_BLOCKS
-from ancestry_ddvi.pipeline import EmbedConfig
+from ancestry_ddvi.fitting import EmbedConfig
 
 EXACT = "draws of the exact posterior"
 DEFAULT = "product default"

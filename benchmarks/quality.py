@@ -25,7 +25,7 @@ import pandas as pd
 from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes, read_labels
 from ancestry_ddvi.baselines import reductions
 from ancestry_ddvi.baselines.reductions import Fitted, pca, tsne, umap
-from ancestry_ddvi.pipeline import EmbedConfig
+from ancestry_ddvi.fitting import EmbedConfig
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.reporting import map_scores, metrics, scores
 from ancestry_ddvi.reporting.map_scores import score_held_out, score_in_sample

@@ -23,7 +23,7 @@ from ancestry_ddvi.comparison.methods import LEARNING_RATES, METHODS, Task
 from ancestry_ddvi.comparison.run import N_STEPS
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.errors import TrainingDivergedError
-from ancestry_ddvi.pipeline import EmbedConfig, learn_features
+from ancestry_ddvi.fitting import EmbedConfig, learn_features
 
 RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2)
 RIVALS = (

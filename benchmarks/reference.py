@@ -44,7 +44,7 @@ from ancestry_ddvi.ancestry import OUTSIDE, UNCERTAIN, AncestryCaller, CallConfi
 from ancestry_ddvi.baselines.discrepancy import region_level
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.ddvi.objective import dream
-from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding, with_calls
+from ancestry_ddvi.fitting import EmbedConfig, FittedEmbedding, with_calls
 from ancestry_ddvi.reference_models import MODELS
 from ancestry_ddvi.writers import write_genotypes
 

@@ -15,7 +15,7 @@ from typing import Any
 import common
 import numpy as np
 
-from ancestry_ddvi.pipeline import EmbedConfig
+from ancestry_ddvi.fitting import EmbedConfig
 
 HOLDOUT = 0.2
 OURS = "ancestry-ddvi"

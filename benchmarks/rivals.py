@@ -35,8 +35,8 @@ from ancestry_ddvi.ddvi.objective import bound_terms, dream
 from ancestry_ddvi.ddvi.posterior import DiffusionPosterior, GaussianAnchor
 from ancestry_ddvi.ddvi.training import COMPLETE_SHARE, draw_noise, missing_noise
 from ancestry_ddvi.ddvi.training import train as train_phases
+from ancestry_ddvi.fitting import EmbedConfig
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.pipeline import EmbedConfig
 
 torch.set_num_threads(1)
 
@@ -117,7 +117,7 @@ def fitted_theta(genotypes: GenotypeMatrix, config: EmbedConfig, folder: Path) -
     return Theta(stored.model, stored.extractor.unit, x, noise, config, seconds)
 
 
-_FIT = ("pipeline", "checkpoint")
+_FIT = ("fitting", "checkpoint")
 
 
 def posterior_phase_seconds(theta: Theta) -> float:

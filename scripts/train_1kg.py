@@ -26,8 +26,9 @@ from reference_tables import CODE
 from ancestry_ddvi import GenotypeMatrix, load_model, read_genotypes
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console, Verbosity
+from ancestry_ddvi.fitting import EmbedConfig, fit_embedding, with_calls
+from ancestry_ddvi.labelling import SampleLabels
 from ancestry_ddvi.loaders import label_levels, read_labels
-from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding, level_values, with_calls
 from ancestry_ddvi.reference_models import MODELS
 
 FIGURES = common.RESULTS / "reference.json"
@@ -80,11 +81,12 @@ def train(genotypes: GenotypeMatrix, config: EmbedConfig) -> EmbeddingModel:
     """The model and what calls ancestry."""
     torch.set_num_threads(1)
     console = Console(Verbosity.NORMAL)
-    labels = read_labels(common.PANEL, genotypes.sample_id)
+    table = read_labels(common.PANEL, genotypes.sample_id)
+    labels = SampleLabels(table, label_levels(table))
     fitted = fit_embedding(genotypes, config, console=console)
     with console.stage("learn ancestry calls"):
-        levels = level_values(labels, label_levels(labels))
-        return with_calls(fitted, genotypes, *levels, config.seed)
+        known = labels.population, labels.superpopulation
+        return with_calls(fitted, genotypes, *known, config.seed)
 
 
 @click.command(help=__doc__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import ancestry_ddvi
 from ancestry_ddvi.ddvi.training import TrainingConfig
-from ancestry_ddvi.pipeline import EmbedConfig
+from ancestry_ddvi.fitting import EmbedConfig
 
 QUICK = EmbedConfig(training=TrainingConfig(map_steps=60, posterior_steps=5), n_draws=50)
 QUICK_OPTIONS = ("--map-steps", "60", "--posterior-steps", "5", "--draws", "50")

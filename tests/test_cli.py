@@ -34,8 +34,8 @@ from ancestry_ddvi import __version__
 from ancestry_ddvi.ancestry import CallConfig
 from ancestry_ddvi.cli import RANGES, _catch_signals, compare, default_out, embed, main
 from ancestry_ddvi.comparison import METHODS, CompareConfig
+from ancestry_ddvi.fitting import EmbedConfig
 from ancestry_ddvi.loaders import ReadOptions
-from ancestry_ddvi.pipeline import EmbedConfig
 
 # The command in this process.
 

@@ -24,7 +24,8 @@ from ancestry_ddvi.comparison.results import Results, digest
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.model import ModelConfig
 from ancestry_ddvi.errors import InputError, OptionError, OutputError, TrainingDivergedError
-from ancestry_ddvi.pipeline import LabelChoice, LearntFeatures, fit_embedding, learn_features
+from ancestry_ddvi.fitting import LearntFeatures, fit_embedding, learn_features
+from ancestry_ddvi.labelling import LabelChoice
 from ancestry_ddvi.preprocessing.features import FeatureConfig
 
 N_EACH, N_POPULATIONS = 13, 3  # too few for a mixture of 20, whose cost would be most

@@ -14,7 +14,7 @@ import pytest
 
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.training import TrainingConfig
-from ancestry_ddvi.pipeline import EmbedConfig, LearntFeatures, train_model
+from ancestry_ddvi.fitting import EmbedConfig, LearntFeatures, train_model
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
 

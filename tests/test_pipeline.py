@@ -22,11 +22,12 @@ from helpers import spoil_map_phase, write_vcf
 from ancestry_ddvi import fit_embedding, load_model, read_genotypes
 from ancestry_ddvi.ddvi.model import ModelConfig
 from ancestry_ddvi.errors import OptionError, OutputError, TrainingDivergedError
+from ancestry_ddvi.fitting import EmbedConfig, training_mask
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.lists import read_samples
 from ancestry_ddvi.loaders.regions import RegionSet
-from ancestry_ddvi.pipeline import EmbedConfig, embed_file, training_mask
+from ancestry_ddvi.pipeline import embed_file
 from ancestry_ddvi.preprocessing.features import FeatureConfig
 from ancestry_ddvi.reference_sites import Sites, align, reference_sites
 

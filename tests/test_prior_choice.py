@@ -18,7 +18,7 @@ from ancestry_ddvi.ddvi.priors import PRIORS, FixedMixturePrior, PinwheelPrior
 from ancestry_ddvi.ddvi.priors.table import COUNTS
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.errors import ModelFileError, OptionError
-from ancestry_ddvi.pipeline import EmbedConfig, fit_embedding
+from ancestry_ddvi.fitting import EmbedConfig, fit_embedding
 
 torch.set_num_threads(1)
 

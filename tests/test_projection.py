@@ -13,8 +13,8 @@ from helpers import make_variants
 
 from ancestry_ddvi import fit_embedding
 from ancestry_ddvi.ddvi.training import TrainingConfig
+from ancestry_ddvi.fitting import EmbedConfig, FittedEmbedding
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.pipeline import EmbedConfig, FittedEmbedding
 from ancestry_ddvi.preprocessing.features import FeatureConfig
 
 N_EACH = (160, 80, 60, 60, 60)

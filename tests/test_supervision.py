@@ -18,6 +18,7 @@ from linear_gaussian import DECODER, OFFSET, SIGMA, WEIGHT, seeded
 from simulate import balding_nichols
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+import ancestry_ddvi.fitting
 import ancestry_ddvi.pipeline
 from ancestry_ddvi import DDVI
 from ancestry_ddvi.cli import cli
@@ -34,7 +35,8 @@ from ancestry_ddvi.ddvi.supervision import (
 )
 from ancestry_ddvi.ddvi.training import TrainingConfig, train
 from ancestry_ddvi.errors import LabelFileError, OptionError
-from ancestry_ddvi.pipeline import EmbedConfig, embed_file, fit_embedding
+from ancestry_ddvi.fitting import EmbedConfig, fit_embedding
+from ancestry_ddvi.pipeline import embed_file
 
 torch.set_num_threads(1)
 
@@ -440,9 +442,9 @@ def test_what_cannot_be_learnt_from_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ancestry_ddvi.pipeline, "train", lambda *args: pytest.fail("it trained"))
+    monkeypatch.setattr(ancestry_ddvi.fitting, "train", lambda *args: pytest.fail("it trained"))
     monkeypatch.setattr(
-        ancestry_ddvi.pipeline, "learn_features", lambda *args: pytest.fail("it learnt")
+        ancestry_ddvi.fitting, "learn_features", lambda *args: pytest.fail("it learnt")
     )
     given = {"labels_path": files[1], "config": CONFIG, **options}
     with pytest.raises(error, match=words) as caught:

@@ -42,7 +42,7 @@ from ancestry_ddvi.ddvi.wake_sleep import (
     n_turns,
 )
 from ancestry_ddvi.errors import OptionError
-from ancestry_ddvi.pipeline import EmbedConfig, LearntFeatures, train_model
+from ancestry_ddvi.fitting import EmbedConfig, LearntFeatures, train_model
 
 ALL = "all"
 BATCH = 256

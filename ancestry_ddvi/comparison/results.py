@@ -35,7 +35,7 @@ RESULTS = "comparison.json"
 PACKAGE = Path(__file__).parents[1]
 _CODE = (
     *("baselines", "checkpoint.py", "comparison/methods.py", "comparison/run.py", "ddvi"),
-    *("embedding.py", "pipeline.py", "preprocessing"),
+    *("embedding.py", "fitting.py", "preprocessing"),
 )
 _SCORERS = ("map_scores.py", "metrics.py", "scores.py")
 

@@ -17,17 +17,11 @@ from ancestry_ddvi.comparison.methods import METHODS, Fit, Task
 from ancestry_ddvi.comparison.results import Results, Row, code_digest, digest
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.errors import OptionError, TrainingDivergedError, check_count
+from ancestry_ddvi.fitting import EmbedConfig, LearntFeatures, learn_features, read_for
 from ancestry_ddvi.genotypes import GenotypeMatrix
+from ancestry_ddvi.labelling import LabelChoice
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.outputs import check_replaceable
-from ancestry_ddvi.pipeline import (
-    EmbedConfig,
-    LabelChoice,
-    LearntFeatures,
-    learn_features,
-    level_values,
-    read_for,
-)
 from ancestry_ddvi.preprocessing.filters import VariantCounts
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.provenance import LIBRARIES, measured
@@ -149,9 +143,9 @@ def compare_files(
         replace(largest, features=features), paths, reading or ReadOptions(), console
     )
     genotypes = _common(everything, config)
-    table, levels, described = labels.read(genotypes.sample_id, console)
-    fine, coarse = level_values(table, levels)
-    known = {"population": fine, "superpopulation": coarse}
+    found = labels.read(genotypes.sample_id, console)
+    described = found.describe()
+    known = {"population": found.population, "superpopulation": found.superpopulation}
     texts = {
         level: values.fillna("").astype(str).to_numpy(str)
         for level, values in known.items()
@@ -175,8 +169,7 @@ def compare_files(
             settings=results.state["settings"],
             places={name: z for name, z in drawn.items() if z is not None},
             sample_id=genotypes.sample_id,
-            population=fine,
-            superpopulation=coarse,
+            **known,
             command=command,
         )
         (folder / "run.log").write_text(
