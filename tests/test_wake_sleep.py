@@ -69,8 +69,8 @@ class Case:
     make: Maker
     objective: Objective
     max_gap: float = 0.12
-    max_accuracy: float = 0.6
-    n_steps: int = 300
+    max_accuracy: float = 0.55
+    n_steps: int = 400
     learning_rate: float = 7e-3
     n_hidden: int = 24
 
