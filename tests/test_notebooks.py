@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+import ancestry_ddvi
+from ancestry_ddvi import GenotypeMatrix, fit_embedding, read_genotypes
+from ancestry_ddvi.ddvi.training import TrainingConfig
 from ancestry_ddvi.ddvi.wake_sleep import JointWakeSleep, WakeSleep
+from ancestry_ddvi.fitting import EmbedConfig
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -45,3 +50,22 @@ def test_the_digits_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         # Wake-sleep is the paper's, in turn; in one step it is joint.
         assert ("wake-sleep" in name) == isinstance(objectives[name], WakeSleep)
         assert ("joint" in name) == isinstance(objectives[name], JointWakeSleep)
+
+
+def test_the_quick_start_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a part of the samples and variants, and of the steps."""
+
+    def read(path: str) -> GenotypeMatrix:
+        genotypes = read_genotypes(path)
+        some = np.arange(0, genotypes.n_samples, 11)
+        return genotypes.select(samples=some, variants=np.arange(0, genotypes.n_variants, 4))
+
+    short = EmbedConfig(training=TrainingConfig(map_steps=40, posterior_steps=4), n_draws=20)
+    monkeypatch.setattr(ancestry_ddvi, "read_genotypes", read)
+    monkeypatch.setattr(ancestry_ddvi, "fit_embedding", partial(fit_embedding, config=short))
+    found = run("quickstart.ipynb", monkeypatch)
+    new = found["new"]
+    assert len(found["fitted"].table.frame) == (~new).sum() > 100
+    assert found["figure"].axes[0].collections
+    surely, hardly = (found[name].z_sd.mean() for name in ("placed", "sparse"))
+    assert hardly > surely
