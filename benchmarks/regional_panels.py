@@ -234,7 +234,9 @@ def belonging(
     )
     found = read(new, "held-out samples", HELD_OUT_ERRORS)
     found |= read(copied, "copies of training samples", COPY_ERRORS)
-    found["children of two of a population"] = children(dosage[pairs[:, 0]], dosage[pairs[:, 1]], rng)
+    found["children of two of a population"] = children(
+        dosage[pairs[:, 0]], dosage[pairs[:, 1]], rng
+    )
     found["held-out samples, one allele a site"] = one_allele(new, rng)
     found["copies, one allele a site"] = one_allele(copied, rng)
     return found
