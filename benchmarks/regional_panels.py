@@ -46,7 +46,7 @@ LEVELS = ("population", "superpopulation")
 ONE_BY_ONE = 1
 """Width of a window that has one site."""
 
-WIDTHS = {"none": ONE_BY_ONE} | {f"{kb} kb": 1000 * kb for kb in (50, 100, 200, 400, 1000)}
+WIDTHS = {"none": ONE_BY_ONE} | {f"{kb} kb": 1000 * kb for kb in (25, 50, 100, 200, 400, 1000)}
 COUNTED = {"by windows": WINDOW, "one by one": ONE_BY_ONE}
 CHROMOSOME, STRETCH, MHC = "one chromosome", "30 Mb", "6:25-35 Mb (MHC)"
 STRETCH_LENGTH = 30_000_000
@@ -64,7 +64,7 @@ N_COPIES = 400
 N_CHILDREN = 12
 """A population."""
 
-TAKEN_OUT, LEFT_IN = "taken out", "left in"
+WAYS = TAKEN_OUT, LEFT_IN = "taken out", "left in"
 LEFT_OUT_CARD = "told to be of an ancestry that is left out"
 
 QUICK_SAMPLES, QUICK_SITES = 600, 6000
@@ -335,13 +335,14 @@ def table_of_widths(mean: dict[str, Any]) -> str:
     return common.table(header, rows)
 
 
-def best_widths(mean: dict[str, Any]) -> str:
-    """The widths of least log loss, in words."""
-    of_kinds = []
-    for kind, of in mean.items():
-        best = [min(of, key=lambda width: of[width][level]["log loss"]) for level in LEVELS]
-        of_kinds.append(f"{kind} {' / '.join(best)}")
-    return "; ".join(of_kinds)
+def table_of_best_widths(mean: dict[str, Any]) -> str:
+    """The widths of least log loss where sites are linked."""
+    rows = []
+    for kind in (CHROMOSOME, STRETCH, MHC):
+        of = mean.get(kind, {})
+        best = (min(of, key=lambda w: of[w][level]["log loss"], default="") for level in LEVELS)
+        rows.append([kind, *best])
+    return common.table(["least log loss", *LEVELS], rows)
 
 
 def table_of_parts(mean: dict[str, Any]) -> str:
@@ -360,10 +361,10 @@ def table_of_parts(mean: dict[str, Any]) -> str:
 
 def table_of_outside(mean: dict[str, Any]) -> str:
     rows = [
-        [kind, f"{of['samples']:.0f}", *(f"{of[p][w]:.3f}" for p in PANELS for w in of[p])]
+        [kind, f"{of['samples']:.0f}", *(f"{of[p][w]:.3f}" for p in PANELS for w in WAYS)]
         for kind, of in mean.items()
     ]
-    ways = [f"{panel}: {way}" for panel in PANELS for way in (TAKEN_OUT, LEFT_IN)]
+    ways = [f"{panel}: {way}" for panel in PANELS for way in WAYS]
     return common.table(["", "samples", *ways], rows)
 
 
@@ -381,39 +382,41 @@ def markdown(results: dict[str, Any]) -> str:
     """The tables, means over seeds."""
     settings, mean = results["settings"], averaged(list(results["seeds"].values()))
     seeds = f"{len(results['seeds'])} seed{'s' * (len(results['seeds']) > 1)}"
-    widths_of, panels = mean["widths"], mean["panels"]
+    least = f"{CallConfig().min_typicality:g}"
+    panels = mean["panels"]
     return f"""# Calls by parts of the genome, and of samples that are not new, or not clean
 
-`{settings["data"]}`, {settings["n_samples"]:,} samples, {settings["n_variants"]:,} sites; {seeds}.
-Learnt from {mean["training samples"]:,.0f} samples, {mean["held-out samples"]:,.0f} held out. Close
-relatives are not left out. Outside: share of samples with a typicality below
-{CallConfig().min_typicality}, who are called outside the reference.
+`{settings["data"]}`, {settings["n_samples"]:,} samples, {settings["n_variants"]:,} sites, {seeds}.
+Learnt from {mean["training samples"]:,.0f} samples, {mean["held-out samples"]:,.0f} held out, of
+which no relatives are left out. Outside: share of samples with a typicality below {least}, which
+are called outside the reference.
 
 ## How wide a window
 
 Training samples by counts without themselves; calibration has learnt from the same samples, by
-random sites. Mean over {panels[CHROMOSOME]:.0f} chromosomes, and over {panels[STRETCH]:.0f}
-stretches of 30 Mb, one anywhere on each chromosome; a single panel otherwise. Window `none`: sites
-count one by one. Log loss in nats a sample.
+random sites. Means over {panels[CHROMOSOME]:.0f} chromosomes, and over {panels[STRETCH]:.0f}
+stretches of 30 Mb, one anywhere on each chromosome; one panel of each other kind. Window `none`:
+sites count one by one. Log loss in nats a sample.
 
-{table_of_widths(widths_of)}
+{table_of_widths(mean["widths"])}
 
-Least log loss of populations / superpopulations: {best_widths(widths_of)}. The product's window:
-{WINDOW // 1000} kb.
+The product's window has {WINDOW // 1000} kb.
+
+{table_of_best_widths(mean["widths"])}
 
 ## Held-out samples by part of the genome
 
-Called by the product's counts of effective sites, and by the numbers of sites. Error: calibration
-error. Wrong: share of all samples.
+Sites counted by the product's windows and one by one. Error: calibration error. Wrong: share of all
+samples that is confidently wrong.
 
 {table_of_parts(mean["parts"])}
 
 ## Samples that are not new, or not clean
 
-Share called outside the reference, to which all belong: {CallConfig().min_typicality:g} of new
-samples are expected. Errors: share of alleles read as the other one. Children: one allele of either
-parent, drawn anew at each site. One allele a site: drawn and written twice. What being counted and
-errors do to likelihoods is taken out of the distance, or left in, in learning as in calling.
+Share called outside the reference, to which all belong; {least} of new samples are expected.
+Errors: share of alleles read as the other one. Children: one allele of either parent, drawn anew at
+each site. One allele a site: drawn at random and written twice. What being counted and errors do to
+likelihoods is taken out of the distance, as in the product, or left in, in learning and in calling.
 
 {table_of_outside(mean["outside"])}
 
