@@ -422,8 +422,9 @@ def test_random_sites_count_in_full_and_linked_ones_by_their_windows() -> None:
     variants = variants.iloc[order].reset_index(drop=True)
     window = np.repeat(np.arange(n_windows), each)[order]
 
-    def effective(sites: np.ndarray) -> float:
-        return float(effective_sites(np.ones((1, len(sites)), dtype=np.int8), sites, variants)[0])
+    def effective(sites: np.ndarray, width: int = WINDOW) -> float:
+        dosage = np.ones((1, len(sites)), dtype=np.int8)
+        return float(effective_sites(dosage, sites, variants, width)[0])
 
     assert effective(np.arange(1200)) == pytest.approx(1200)
     some = [effective(rng.permutation(1200)[:150]) for _ in range(50)]
@@ -432,6 +433,11 @@ def test_random_sites_count_in_full_and_linked_ones_by_their_windows() -> None:
     assert effective(np.flatnonzero(window < 50)) == pytest.approx(
         1200 * (1 - (7 / 8) ** (1 / 3)), rel=1e-3
     )
+    # Two windows in one hold the sites of 25 of 200; base pairs, one each.
+    assert effective(np.flatnonzero(window < 50), 2 * WINDOW) == pytest.approx(
+        1200 * (1 - (7 / 8) ** (1 / 6)), rel=1e-3
+    )
+    assert effective(np.flatnonzero(window < 50), 1) == pytest.approx(150, rel=1e-3)
     one_each = np.unique(window, return_index=True)[1][:50]
     assert effective(one_each) == pytest.approx(50, rel=0.05)
     assert effective(np.arange(0)) <= 1
