@@ -88,17 +88,17 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
         "The fewer sites, the more seldom is an ancestry seen that is not in the reference, with a "
         "few hundred hardly ever; it is then `uncertain`, or called as one of the reference with "
         "a high probability.",
-        "Calibrated for sites drawn at random from those of the reference. Sites of an exome, an "
-        "array or one region were chosen otherwise and fewer of them are independent: "
-        "probabilities are then too sure, and of one chromosome or one region more samples are "
-        "falsely `outside reference`, of a few megabases most.",
-        "Genotyping errors make samples less typical, from about one allele in 200 on.",
+        "Calibrated for sites drawn at random from those of the reference. Sites of a chromosome, "
+        "a region or the exons are linked and count by the 50 kb windows that they are in; whose "
+        "genotypes are of few regions is called the less surely, and of chromosome 6 alone (the "
+        "MHC) a tenth of the samples is falsely `outside reference`.",
+        "Genotyping errors of up to one allele in 100 are reckoned with in typicality, not in "
+        "probabilities; with more, samples are falsely `outside reference`.",
         "Haploid and pseudo-haploid genotypes have one allele a site, and are read by that; no "
         "figure here is of such samples.",
         "Close relatives were not learnt from. New samples that are related to each other or to "
-        "the reference are called one by one: they are no independent evidence. One that has a "
-        "close relative in the reference, or is in it by other genotypes than these, is too much "
-        "like its own population, and may falsely be `outside reference`.",
+        "the reference are called one by one: they are no independent evidence. One that is in "
+        "the reference under another name, or whose close relative is, is called the more surely.",
     ]
     about["must not be used"] = [
         "Not for deciding about people: no diagnosis, treatment, insurance, border, police or "
