@@ -33,7 +33,7 @@ from ancestry_ddvi.ddvi.model import AncestryModel, ModelConfig
 from ancestry_ddvi.embedding import EmbeddingTable, ReferencePlaces
 from ancestry_ddvi.errors import ModelFileError, NotEnoughDataError, OptionError
 from ancestry_ddvi.genotypes import VARIANT_COLUMNS, GenotypeMatrix, id_hash
-from ancestry_ddvi.preprocessing.alignment import match
+from ancestry_ddvi.preprocessing.alignment import OF_CALLS, match
 from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 
 FORMAT_VERSION = 6
@@ -118,7 +118,7 @@ class EmbeddingModel:
             if not sites.found:
                 raise
             raise NotEnoughDataError(
-                f"{error}; of the {sites.total:,} sites that ancestry is called from it has "
+                f"{error}; of the {sites.total:,} {OF_CALLS} it has "
                 f"{sites.found:,}, and the map is made of the unlinked ones alone"
             ) from error
 

@@ -488,6 +488,7 @@ def models(context: click.Context) -> None:
     """List the models that come with the program, and what they were trained on."""
     if context.invoked_subcommand is not None:
         return
+    from ancestry_ddvi.preprocessing.alignment import OF_MAP
     from ancestry_ddvi.reference_models import card, shipped
 
     if not shipped():
@@ -497,7 +498,7 @@ def models(context: click.Context) -> None:
         trained = about["trained on"]
         called = len(about.get("ancestry calls", {}).get("populations", {}))
         _print(
-            f"{name}  {trained['samples']:,} samples, {trained['variants']:,} variants, "
+            f"{name}  {trained['samples']:,} samples, {trained[OF_MAP]:,} {OF_MAP}, "
             f"{called} populations  ({trained['file']})"
         )
     _print("ancestry-ddvi models show NAME|DIR says more; embed --model NAME|DIR uses one")

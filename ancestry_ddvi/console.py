@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, TextIO
 
+from ancestry_ddvi.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
 
@@ -128,7 +130,8 @@ def say_genotypes(
     """What was read, what was left out, and which rules were needed; `n_samples` is how many there
     are in all, where these are a part of them."""
     n_samples = genotypes.n_samples if n_samples is None else n_samples
-    console.note(f"{n_samples:,} samples, {genotypes.n_variants:,} biallelic SNPs")
+    samples = counted(n_samples, "sample", "samples")
+    console.note(f"{samples}, {counted(genotypes.n_variants, 'biallelic SNP', 'biallelic SNPs')}")
     for reason, n in genotypes.left_out.items():
         if n:
             console.note(f"records left out, {reason}: {n:,}")

@@ -63,6 +63,11 @@ def check_count(name: str, value: object) -> None:
         raise OptionError(f"{name} must be at least 1, not {value}")
 
 
+def counted(n: int, one: str, more: str) -> str:
+    """A count for a message, with the words that go with one and with any other number."""
+    return f"{n:,} {one if n == 1 else more}"
+
+
 def first_few(ids: Iterable[object], n: int = 5) -> str:
     """The first few ids for a message, and how many more there are."""
     names = [str(name) for name in ids]

@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ancestry_ddvi.ancestry import AncestryCalls, CallConfig
+from ancestry_ddvi.ancestry import KNOWN, NO_DATA, TOO_FEW, AncestryCalls, CallConfig
 from ancestry_ddvi.checkpoint import EmbeddingModel, load_model
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import OptionError, OutputError, TrainingDivergedError, first_few
+from ancestry_ddvi.errors import (
+    OptionError,
+    OutputError,
+    TrainingDivergedError,
+    counted,
+    first_few,
+)
 from ancestry_ddvi.fitting import (
     EmbedConfig,
     fit_embedding,
@@ -32,6 +38,7 @@ from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.batches import GenotypeBatches
 from ancestry_ddvi.outputs import MANIFEST, files_in, new_folder
 from ancestry_ddvi.placing import Placer, say_matched
+from ancestry_ddvi.preprocessing.alignment import OF_CALLS, OF_MAP
 from ancestry_ddvi.preprocessing.features import Features
 from ancestry_ddvi.preprocessing.fst import hudson_fst_matrix
 from ancestry_ddvi.preprocessing.ploidy import MAX_FEW, MIN_REFERENCE
@@ -59,6 +66,9 @@ FEW_SITES = 500
 
 LOW_POWER = 0.5
 """Samples of which typicality has a smaller power are warned of."""
+
+_ON_THE_PAGE = ("version", "command", "seed", "input", "genome build", "counts")
+"""Of the record; the rest is in run.json."""
 
 
 @dataclass(frozen=True)
@@ -163,24 +173,26 @@ def embed_file(
         data = first_few([path.name for path in given], 3)
         with console.stage("score the embedding"):
             metrics = _score(embedded, labels, data, config)
-        run = _describe(embedded, labels, reading, command)
-        if embedded.calls is not None:
-            run["ancestry calls"] = _describe_calls(console, embedded.calls, calling)
+        called = None if embedded.calls is None else embedded.calls.frame(calling)
+        run = _describe(embedded, labels, reading, called, command)
+        if embedded.calls is not None and called is not None:
+            run["ancestry calls"] = _describe_calls(console, embedded.calls, called, calling)
         with console.stage("write the results"):
             report = write_report(
                 embedded.table,
                 folder,
                 reference=None if known is None else known.places,
-                ancestry=None if embedded.calls is None else embedded.calls.frame(calling),
+                ancestry=called,
                 card=_card(embedded.model, model_path),
                 population=labels.population,
                 superpopulation=labels.superpopulation,
                 metrics=metrics,
-                run={k: run[k] for k in ("version", "command", "seed", "input", "counts")},
+                run={k: run[k] for k in _ON_THE_PAGE if run[k] is not None},
                 warnings=console.warnings,
                 fid=families,
                 covariates=covariates,
                 pictures=pictures,
+                placed=known is not None,
             )
             embedded.model.save(folder / "model")
             if save_draws and (draws := embedded.table.draws) is not None:
@@ -342,7 +354,8 @@ def _place(
     settings = {"n_draws": config.n_draws, "seed": config.seed}
     placed = placer.place(batches, **settings, keep_draws=keep_draws, population=labels.population)
     console, about, known = placer.console, placed.about, placed.known
-    n_variants = say_matched(console, about, placed.features.matched, placer.absent_is_ref)
+    sites = None if placed.calls is None else placed.calls.matched
+    n_variants = say_matched(console, about, placed.features.matched, sites, placer.absent_is_ref)
     _warn_overlap(console, batches.sample_id[known], all_known=bool(known.all()))
     _warn_variants_only(console, about.name, placed.features)
     return _Embedded(
@@ -365,9 +378,9 @@ def _warn_overlap(console: Console, sample_id: np.ndarray, *, all_known: bool) -
     if len(sample_id):
         scored = "scored as in-sample" if all_known else "left out of the metrics"
         console.warn(
-            f"{len(sample_id)} samples share an id with samples the model was trained on "
-            f"({first_few(sample_id)}): placed like new ones, so not just where the "
-            f"training run has them, and {scored}; if they are others, give them other ids"
+            f"{counted(len(sample_id), 'sample shares an id', 'samples share an id')} with samples "
+            f"the model was trained on ({first_few(sample_id)}): placed like new ones, so not just "
+            f"where the training run has them, and {scored}; give other people other ids"
         )
 
 
@@ -393,13 +406,13 @@ def _warn_of_samples(console: Console, embedded: _Embedded) -> None:
     uncalled = ids[~embedded.called]
     if len(uncalled):
         console.warn(
-            f"{len(uncalled)} samples have no called genotype at the model's variants; their rows "
-            f"say nothing but the prior and are not scored ({first_few(uncalled)})"
+            f"{counted(len(uncalled), 'sample has', 'samples have')} no called genotype at the "
+            f"{OF_MAP}: placed by the prior alone, and not scored ({first_few(uncalled)})"
         )
     if haploid is not None and haploid.any():
         console.warn(
-            f"{int(haploid.sum()):,} samples have hardly a heterozygous genotype "
-            f"({first_few(ids[haploid])}): they are read as one allele a site, haploid or "
+            f"{counted(int(haploid.sum()), 'sample has', 'samples have')} hardly a heterozygous "
+            f"genotype ({first_few(ids[haploid])}): read as one allele a site, haploid or "
             "pseudo-haploid, which says half as much"
         )
 
@@ -411,7 +424,7 @@ def _score(
     table, calls, scored = embedded.table, embedded.calls, embedded.scored
     fine, coarse = labels.population, labels.superpopulation
     held_out = scored & embedded.held_out
-    samples = f"{data}: {len(scored)} samples"
+    samples = f"{data}: {counted(len(scored), 'sample', 'samples')}"
     metrics: dict[str, Any] = {}
     if scored.any():
         columns = f", {labels.words}" if labels.words else ""
@@ -421,7 +434,7 @@ def _score(
             superpopulation=_rows(coarse, scored),
             fst=None if embedded.fst is None else embedded.fst(),
             seed=config.seed,
-            data=f"{samples}, {embedded.n_variants} variants{columns}",
+            data=f"{samples}, {embedded.n_variants:,} variants{columns}",
             held_out=embedded.held_out[scored],
         )
     if table.classes is not None:
@@ -472,7 +485,11 @@ def _model_metrics(
 
 
 def _describe(
-    embedded: _Embedded, labels: SampleLabels, reading: ReadOptions, command: str
+    embedded: _Embedded,
+    labels: SampleLabels,
+    reading: ReadOptions,
+    calls: pd.DataFrame | None,
+    command: str,
 ) -> dict[str, Any]:
     """The record of the run, without what is known only at its end."""
     relatives, called, scored = embedded.relatives, embedded.called, embedded.scored
@@ -484,11 +501,13 @@ def _describe(
         len(scored),
         embedded.model,
         embedded.features.matched,
+        None if embedded.calls is None else embedded.calls.matched,
         {
             "no called genotype": int((~called).sum()),
             "close relative": int(related.sum()),
             reason: int((called & ~scored & ~related).sum()),
         },
+        None if calls is None else _not_called(calls),
         {**embedded.parameters, "reading": reading.describe()},
         embedded.history,
         labels.describe(),
@@ -521,41 +540,49 @@ def _describe_relatives(
     }
 
 
-def _describe_calls(console: Console, calls: AncestryCalls, config: CallConfig) -> dict[str, Any]:
+def _not_called(frame: pd.DataFrame) -> dict[str, int]:
+    """How many samples got no call for want of what, by the table of calls."""
+    return {why: int((frame["population"] == why).sum()) for why in (KNOWN, NO_DATA, TOO_FEW)}
+
+
+def _describe_calls(
+    console: Console, calls: AncestryCalls, frame: pd.DataFrame, config: CallConfig
+) -> dict[str, Any]:
     """How many samples got which call, for the record and, in short, for the console."""
-    frame = calls.frame(config)
     said = np.isfinite(calls.typicality)
     sites = calls.n_sites[said]
     by_sites = f", from {int(np.median(sites)):,} sites" if said.any() else ""
     count = {
-        level: frame[level].value_counts()
+        level: frame.loc[said, level].value_counts()
         for level in ("superpopulation", "population")
         if level in frame
     }
     for level, of in count.items():
         called = ", ".join(f"{n:,} {name}" for name, n in of.items())
-        console.note(f"ancestry calls ({level}{by_sites}): {called}")
+        console.note(f"ancestry calls ({level}{by_sites}): {called or 'none'}")
+    if not said.all():
+        reasons = ", ".join(f"{n:,} {why}" for why, n in _not_called(frame).items() if n)
+        without = counted(int((~said).sum()), "sample gets", "samples get")
+        console.note(f"{without} no ancestry call: {reasons}")
     few = int((sites < FEW_SITES).sum())
     if few:
         console.warn(
-            f"{few:,} samples have fewer than {FEW_SITES} of the {calls.matched.total:,} sites "
-            "that ancestry is called from; most calls of populations will be uncertain"
+            f"{counted(few, 'sample has', 'samples have')} fewer than {FEW_SITES} of the "
+            f"{calls.matched.total:,} {OF_CALLS}; most calls of populations will be uncertain"
         )
     weak = said & (calls.power < LOW_POWER)
     if weak.any():
         console.warn(
-            f"{int(weak.sum()):,} samples have so few sites, or so many of one region, that of "
-            "samples of an ancestry that the reference lacks typicality tells "
-            f"{np.median(calls.power[weak]):.0%}: their calls say which of the reference they are "
-            "nearest to, and not that they are of it (typicality_power in ancestry.csv)"
+            f"{counted(int(weak.sum()), 'sample has', 'samples have')} so few sites, or so many "
+            "of one region, that of samples of an ancestry that the reference lacks typicality "
+            f"tells {np.median(calls.power[weak]):.0%}: a call then says what of the reference is "
+            "nearest, and not that the sample is of it (typicality_power in ancestry.csv)"
         )
     return {
         "threshold": config.threshold,
         "min_typicality": config.min_typicality,
-        "sites": calls.matched.total,
         "called samples": int(said.sum()),
         "median typicality_power": float(np.median(calls.power[said])) if said.any() else None,
-        "sites, by what the file has": calls.matched.by_words(),
         "calls": {
             level: {str(name): int(n) for name, n in of.items()} for level, of in count.items()
         },
@@ -573,11 +600,8 @@ def _write_record(
     run: Mapping[str, Any], report: Report, folder: Path, console: Console
 ) -> dict[str, Any]:
     """Write log and manifest, at last, and return the record with what the run took."""
-    if report.covariates_left_out:
-        console.note(
-            "covariates.tsv leaves out constant or collinear columns: "
-            + ", ".join(report.covariates_left_out)
-        )
+    if report.covariates_note:
+        console.note(report.covariates_note)
     files = sorted([*files_in(folder), MANIFEST, "run.log"])
     record = {**run, **measured(console), "files": files}
     _write_text(folder / "run.log", "\n".join(console.lines))

@@ -21,16 +21,16 @@ from ancestry_ddvi.ancestry import AncestryCalls
 from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console, say_genotypes
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import first_few
+from ancestry_ddvi.errors import counted, first_few
 from ancestry_ddvi.genotypes import GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions
 from ancestry_ddvi.loaders.batches import GenotypeBatches, UnequalBatchesError
 from ancestry_ddvi.loaders.lists import VariantList
 from ancestry_ddvi.loaders.read import NONE_CALLED
-from ancestry_ddvi.preprocessing.alignment import Matched, in_builds
+from ancestry_ddvi.preprocessing.alignment import OF_CALLS, OF_MAP, Matched, in_builds
 from ancestry_ddvi.preprocessing.features import Features
 from ancestry_ddvi.preprocessing.fst import PopulationAlleles
-from ancestry_ddvi.reference_sites import unlike_build
+from ancestry_ddvi.reference_sites import UNKNOWN, unlike_build
 
 AT_ONCE = 10_000
 """Samples read at a time: 250 MB of genotypes at the sites of the 1kg model."""
@@ -172,7 +172,7 @@ class Placer:
                 if len(batches) > 1:
                     by_rule.update(genotypes.by_rule)
                     n_uncalled += NONE_CALLED in genotypes.notes
-                    self.console.note(f"placed {rows.stop:,} of {n:,} samples")
+                    self.console.note(f"placed {rows.stop:,} of {counted(n, 'sample', 'samples')}")
                     update(rows.stop / n)
                 del genotypes  # before the next batch is read
         for rule, count in by_rule.items():
@@ -202,26 +202,46 @@ def _places(tables: Iterable[pd.DataFrame]) -> VariantList:
 
 
 def say_matched(
-    console: Console, about: GenotypeMatrix, matched: Matched | None, absent_is_ref: bool
+    console: Console,
+    about: GenotypeMatrix,
+    matched: Matched | None,
+    sites: Matched | None,
+    absent_is_ref: bool,
 ) -> int:
-    """How many of the model's variants the file has, said on the way."""
+    """Say what the file has of the map's variants and of the calls' sites; how many of the former
+    are used."""
     assert matched is not None  # `transform` counts them
-    counts = [f"{n:,} {words}" for words, n in matched.by_words().items() if n]
-    console.note(f"variants of the model: {', '.join(counts)}")
-    if matched.build is not None:
-        console.note(
-            f"{about.name}: positions are those of {matched.build}, and the model's are not; "
-            "variants that are sites of 1kg were looked for at their positions there"
-        )
+    console.note(f"{about.name}: {_of_build(matched)}")
+    for name, found in ((OF_MAP, matched), (OF_CALLS, sites)):
+        if found is not None:
+            counts = [f"{n:,} {words}" for words, n in found.by_words().items() if n]
+            console.note(f"{found.total:,} {name}: {', '.join(counts)}")
     if absent_is_ref:
         _say_reference(console, about, matched)
     if matched.used < MIN_MATCHED * matched.total:
         console.warn(
-            f"{about.name}: only {matched.used:,} of the model's {matched.total:,} variants "
+            f"{about.name}: only {matched.used:,} of the {matched.total:,} {OF_MAP} "
             f"({matched.used / matched.total:.0%}) are in the file; places are less certain, "
             "which z_sd says; impute the others if that is not enough"
         )
     return matched.used
+
+
+def _of_build(matched: Matched) -> str:
+    """Which genome build the file has, and what that means beside the model's."""
+    own, build = matched.model_build, matched.build
+    if matched.is_translated:
+        return (
+            f"positions are those of {build}, and the model's of {own}; variants that are sites "
+            "of 1kg were looked for at their positions there"
+        )
+    if UNKNOWN not in (own, build):
+        return f"positions are those of {build}, as the model's"
+    theirs, ours = (
+        "of a genome build that is not known" if name == UNKNOWN else f"those of {name}"
+        for name in (build, own)
+    )
+    return f"positions are {theirs}, and the model's {ours}; they are taken as the model's"
 
 
 def _say_reference(console: Console, about: GenotypeMatrix, matched: Matched) -> None:
@@ -237,9 +257,9 @@ def _say_reference(console: Console, about: GenotypeMatrix, matched: Matched) ->
             f"for REF, and the file has {matched.found:,}; calls over whole genomes have more, so "
             "if this is an array, a panel or an exome, leave the option out"
         )
-    if matched.swapped > MAX_SWAPPED * matched.found:
+    if matched.turned > MAX_SWAPPED * matched.found:
         console.warn(
-            f"{about.name}: REF and ALT are swapped at {matched.swapped:,} of "
+            f"{about.name}: REF and ALT are swapped at {matched.turned:,} of "
             f"{matched.found:,} variants, so REF of model and file are not the same genome's, and "
             "--absent-is-ref may count the wrong allele; leave the option out"
         )

@@ -18,7 +18,7 @@ from ancestry_ddvi.checkpoint import EmbeddingModel
 from ancestry_ddvi.console import Console
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.genotypes import GenotypeMatrix
-from ancestry_ddvi.preprocessing.alignment import Matched
+from ancestry_ddvi.preprocessing.alignment import OF_CALLS, OF_MAP, Matched
 
 LIBRARIES = (
     "torch",
@@ -37,7 +37,9 @@ def describe_run(
     n_samples: int,
     model: EmbeddingModel,
     matched: Matched | None,
+    sites: Matched | None,
     not_scored: Mapping[str, int],
+    not_called: Mapping[str, int] | None,
     parameters: Mapping[str, Any],
     history: History | None,
     labels: Mapping[str, Any] | None,
@@ -47,8 +49,9 @@ def describe_run(
 
     `about` may be without the samples, of which there are `n_samples`. `history` is None if the
     model was trained by an earlier run, whose filters and settings then stand under `model`;
-    `matched` says what the input has of its variants. `not_scored` counts the samples that no
-    metric rests on, by reason.
+    `matched` says what the input has of the map's variants, `sites` of those of the calls.
+    `not_scored` counts the samples that no metric rests on, by reason, `not_called` those that got
+    no ancestry call; None if nobody could.
     """
     counts: dict[str, Any] = {
         "samples": n_samples,
@@ -59,18 +62,23 @@ def describe_run(
         "biallelic SNPs read": about.n_variants,
         "records left out": dict(about.left_out),
     }
-    if matched is not None:
-        counts["variants of the model"] = len(model.extractor.variants)
-        counts["variants of the model, by what the file has"] = matched.by_words()
-    else:
+    if not_called is not None:
+        counts["samples without an ancestry call"] = dict(not_called)
+    if matched is None:
         counts["variants filtered"] = dict(model.extractor.funnel)
-        counts["variants used"] = len(model.extractor.variants)
+    tables = dict(zip((OF_MAP, OF_CALLS), model.tables, strict=False))
+    for name, found in ((OF_MAP, matched), (OF_CALLS, sites)):
+        if name in tables:
+            counts[name] = len(tables[name])
+        if found is not None:
+            counts[f"{name}, by what the file has"] = found.by_words()
     return {
         "version": __version__,
         "command": command,
         "seed": parameters["seed"],
         "input": dict(about.source),
-        "positions translated to": matched and matched.build,
+        "genome build": matched and {"file": matched.build, "model": matched.model_build},
+        "positions translated to": matched.build if matched and matched.is_translated else None,
         "labels": labels,
         "counts": counts,
         "parameters": dict(parameters),
@@ -97,9 +105,11 @@ def measured(console: Console) -> dict[str, Any]:
 
 _KINDS = {
     "samples not scored": "not scored",
+    "samples without an ancestry call": "not called",
     "records left out": "left out",
     "variants filtered": "filtered",
-    "variants of the model, by what the file has": "in the file",
+    f"{OF_MAP}, by what the file has": "in the file",
+    f"{OF_CALLS}, by what the file has": "in the file",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ancestry_ddvi.checkpoint import EmbeddingModel, load_model
 from ancestry_ddvi.errors import ModelFileError
+from ancestry_ddvi.preprocessing.alignment import OF_CALLS, OF_MAP
 
 MODELS = Path(__file__).parent / "models"
 """A folder each, as `EmbeddingModel.save` writes it."""
@@ -63,7 +64,7 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
             "file": source.get("path"),
             "sha256": source.get("sha256"),
             "samples": len(model.trained_on),
-            "variants": len(model.extractor.variants),
+            OF_MAP: len(model.extractor.variants),
             "seed": provenance.get("seed"),
             "labels learnt from by the map": provenance.get("supervision"),
         },
@@ -78,6 +79,7 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
             "method": "allele frequencies of each population (Rannala & Mountain 1997), calibrated "
             "by labels of the training samples, each left out of the counts in turn",
             CROSS_VALIDATED: figures.pop("cross-validated", None),
+            OF_CALLS: figures.pop("sites", None),
             **figures,
         }
     about["limits"] = [

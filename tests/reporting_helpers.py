@@ -71,7 +71,9 @@ def make_calls(n_groups: int = 4, n_each: int = 15) -> pd.DataFrame:
     p[np.arange(n), group] = 1 - 0.01 * (n_groups - 1)
     p[2] = np.nan
     frame = pd.DataFrame({"sample_id": [f"S{i}" for i in range(n)], "n_sites": 1234})
+    frame["effective_sites"] = np.where(np.arange(n) % 2, 1000.0, 345.6)
     frame["typicality"] = np.where(np.arange(n) == 2, np.nan, 0.25)
+    frame["typicality_power"] = np.where(np.arange(n) == 2, np.nan, 0.99995)
     frame["superpopulation"] = superpopulation
     frame["superpopulation_probability"] = np.where(np.arange(n) == 2, np.nan, 0.75)
     frame["population"], frame["population_probability"] = population, p.max(axis=1)

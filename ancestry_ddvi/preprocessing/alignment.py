@@ -44,6 +44,9 @@ from ancestry_ddvi.reference_sites import (
     reference_sites,
 )
 
+OF_MAP, OF_CALLS = "variants of the map", "sites of the ancestry calls"
+"""A model has two tables of variants; what counts them calls them so."""
+
 MAX_FLIPPED = 0.01
 """A file with a larger share of variants on the other strand may have ambiguous ones there too."""
 
@@ -65,8 +68,8 @@ class Matched:
     ----------
     same, swapped
         As they are; with REF for ALT. Ambiguous ones that were taken are in these.
-    flipped
-        With the alleles of the other strand, either way round.
+    flipped, flipped_swapped
+        With the alleles of the other strand, as they are; with REF for ALT.
     ambiguous
         A/T or C/G in a file whose strand is in doubt: left out.
     other
@@ -78,8 +81,8 @@ class Matched:
         what a gVCF has inside a reference block.
     repeated
         Of those used, how many the file has more than once.
-    build
-        That of the file, where it is not the model's and positions were translated.
+    build, model_build
+        Those of the file and of the model by their positions, or `unknown`.
     unseen
         Contigs of the model of which the file has no record at all.
     """
@@ -92,13 +95,25 @@ class Matched:
     other: int = 0
     reference: int = 0
     repeated: int = 0
-    build: str | None = None
+    flipped_swapped: int = 0
+    build: str = UNKNOWN
+    model_build: str = UNKNOWN
     unseen: tuple[str, ...] = ()
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether variants were looked for at their positions in the file's build."""
+        return self.build != self.model_build and UNKNOWN not in (self.build, self.model_build)
 
     @property
     def found(self) -> int:
         """Variants that the file has and that are used."""
-        return self.same + self.swapped + self.flipped
+        return self.same + self.flipped + self.turned
+
+    @property
+    def turned(self) -> int:
+        """Variants that are used with REF for ALT, on either strand."""
+        return self.swapped + self.flipped_swapped
 
     @property
     def used(self) -> int:
@@ -116,6 +131,7 @@ class Matched:
             "matched as they are": self.same,
             "with swapped alleles": self.swapped,
             "on the other strand": self.flipped,
+            "on the other strand with swapped alleles": self.flipped_swapped,
             "left out as A/T or C/G on an unknown strand": self.ambiguous,
             "left out for other alleles": self.other,
             "absent": self.absent,
@@ -216,8 +232,7 @@ def match(
     file, wanted = Sites.of(genotypes.variants), in_builds(variants)
     own = next(iter(wanted))
     told = detect_build(file).name
-    build = told if told in wanted else own
-    sites = wanted[build]
+    sites = wanted[told if told in wanted else own]
     pairs = pair(file, sites)
     in_block = (file.alt[pairs.column] == ALONE) & (file.ref[pairs.column] == NO_BASE)
     blocks, pairs = pairs.take(in_block), _with_alone(pairs.take(~in_block), file, sites)
@@ -268,16 +283,19 @@ def match(
             reference &= block >= 0
         column[reference] = block[reference]
     count = np.bincount(stands, minlength=ABSENT + 1)
+    n_both = int((turned & (stands == FLIPPED)).sum())
     matched = Matched(
         same=int(count[SAME]),
         swapped=int(count[SWAPPED]),
-        flipped=int(count[FLIPPED]),
+        flipped=int(count[FLIPPED]) - n_both,
+        flipped_swapped=n_both,
         ambiguous=int(count[AMBIGUOUS]),
         other=int(count[OTHER]),
         absent=int(count[ABSENT] - reference.sum()),
         reference=int(reference.sum()),
         repeated=int((n_usable > 1).sum()),
-        build=None if build == own else build,
+        build=told,
+        model_build=own,
         unseen=tuple(dict.fromkeys(sites.contig[~seen].tolist())),
     )
     return Alignment(genotypes, column, turned, reference & (column < 0), matched)
@@ -304,7 +322,7 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
     likely cause by what was found, and what to do."""
     genotypes, matched = alignment.genotypes, alignment.matched
     file = Sites.of(genotypes.variants)
-    own, told = next(iter(in_builds(variants))), detect_build(file).name
+    own, told = matched.model_build, matched.build
     n_contigs = variants["contig"].map(bare_contig).nunique()
     if len(matched.unseen) == n_contigs:
         theirs = sorted({*file.contig, *genotypes.seen.contigs})
@@ -342,7 +360,7 @@ def why_few(alignment: Alignment, variants: pd.DataFrame, needed: int) -> str:
         )
     left_out = ", ".join(f"{n:,} {reason}" for reason, n in genotypes.left_out.items() if n)
     return (
-        f"{genotypes.name}: {matched.found:,} of the {matched.total:,} variants of the model's map "
-        f"were matched in the file, and {needed} are needed to place a sample"
+        f"{genotypes.name}: {matched.found:,} of the {matched.total:,} {OF_MAP} were "
+        f"matched in the file, and {needed} are needed to place a sample"
         f"{f' (records left out: {left_out})' if left_out else ''}; {cause}"
     )

@@ -44,10 +44,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` wrote, and the covariate columns it left out as constant or collinear."""
+    """What `write_report` wrote, and what is to be known of the columns of covariates.tsv, if
+    anything."""
 
     files: tuple[Path, ...]
-    covariates_left_out: tuple[str, ...]
+    covariates_note: str | None
 
 
 def write_report(
@@ -65,6 +66,7 @@ def write_report(
     reference: ReferencePlaces | None = None,
     ancestry: pd.DataFrame | None = None,
     card: Mapping[str, Any] | None = None,
+    placed: bool = False,
 ) -> Report:
     """Write embedding.csv, covariates.tsv, map.png, map.pdf, report.html and metrics.json,
     classes.csv if labels were learnt from, and ancestry.csv if there are calls.
@@ -95,6 +97,8 @@ def write_report(
         (n_samples, ...) calls (`ancestry.AncestryCalls.frame`).
     card
         What the model says of itself (`reference_models.card_of`), for the page.
+    placed
+        Whether the map is that of an earlier run.
 
     Raises
     ------
@@ -104,13 +108,12 @@ def write_report(
     out_dir = Path(out_dir)
     drawn = ["map.png", "map.pdf", "report.html"] if pictures else []
     names = ["embedding.csv", *drawn, "metrics.json"]
-    left_out: list[str] = []
+    note: str | None = None
     if covariates:  # first: it may refuse the ids
         names.insert(1, "covariates.tsv")
-        left_out = write_covariates(out_dir / "covariates.tsv", table, fid=fid)
-    if left_out:
-        sentence = "covariates.tsv leaves out what the columns before explain, or is constant: "
-        warnings = [*warnings, sentence + ", ".join(left_out)]
+        path = out_dir / "covariates.tsv"
+        note = _of_columns(table, write_covariates(path, table, fid=fid, placed=placed), placed)
+        warnings = [*warnings, *([note] if note else [])]
     write_embedding_csv(out_dir / "embedding.csv", table)
     if table.classes is not None:
         names.insert(1, "classes.csv")
@@ -134,4 +137,15 @@ def write_report(
         )
     text = json.dumps(json_ready(metrics), indent=2, allow_nan=False, ensure_ascii=False)
     (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    return Report(tuple(out_dir / name for name in names), tuple(left_out))
+    return Report(tuple(out_dir / name for name in names), note)
+
+
+def _of_columns(table: EmbeddingTable, explained: Sequence[str], placed: bool) -> str | None:
+    """What to know of columns of covariates.tsv that are constant or explained by others."""
+    # Of fewer samples than columns all are explained, and nobody regresses on such a file alone.
+    if not explained or (placed and len(table.frame) <= table.pcs.shape[1] + table.n_latent + 1):
+        return None
+    which = "what the columns before explain, or is constant"
+    if placed:
+        which += " in these samples, for files of other samples to be put below"
+    return f"covariates.tsv {'keeps' if placed else 'leaves out'} {which}: {', '.join(explained)}"

@@ -5,6 +5,9 @@ column that the others explain is refused there, or costs results without a word
 here: plink2 by default gives up on a variance inflation factor above 50.
 
     VIF_j = (R^-1)_jj      R: correlations of the columns
+
+Of samples that are placed on the map of an earlier run neither columns nor numbers may depend on
+the company: files of several batches are put below each other. They have all columns, as placed.
 """
 
 from __future__ import annotations
@@ -22,9 +25,13 @@ MAX_VIF = 50.0
 
 
 def write_covariates(
-    path: Path, table: EmbeddingTable, *, fid: Sequence[str] | None = None
+    path: Path,
+    table: EmbeddingTable,
+    *,
+    fid: Sequence[str] | None = None,
+    placed: bool = False,
 ) -> list[str]:
-    """Write `FID IID PC1..PCk Z1..ZD`, z-scored, one row a sample in input order.
+    """Write `FID IID PC1..PCk Z1..ZD`, one row a sample in input order, z-scored unless `placed`.
 
     Parameters
     ----------
@@ -34,10 +41,13 @@ def write_covariates(
         The embedding.
     fid
         (n_samples,) family ids as in the .fam file; 0, "no family", by default.
+    placed
+        Whether the map is that of an earlier run: then all columns are kept, in its units.
 
     Returns
     -------
-    Names of the columns left out: constant, or explained by the columns before them.
+    Names of the columns that are constant, or explained by those before them. They are left out
+    unless `placed`.
 
     Raises
     ------
@@ -62,12 +72,14 @@ def write_covariates(
             "a GWAS would drop it silently. Train again with another --seed, or check the input"
         )
     scaled = standardise(columns)
-    kept = independent_columns(scaled)
+    independent = independent_columns(scaled)
+    kept = list(range(len(names))) if placed else independent
+    values = columns if placed else scaled
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(["FID", "IID", *(names[j] for j in kept)]) + "\n")
-        for family, sample, row in zip(families, ids, scaled[:, kept], strict=True):
+        for family, sample, row in zip(families, ids, values[:, kept], strict=True):
             file.write("\t".join([family, sample, *(f"{value:.6g}" for value in row)]) + "\n")
-    return [name for j, name in enumerate(names) if j not in kept]
+    return [name for j, name in enumerate(names) if j not in independent]
 
 
 def independent_columns(columns: np.ndarray, max_vif: float = MAX_VIF) -> list[int]:

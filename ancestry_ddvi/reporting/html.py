@@ -1,5 +1,5 @@
-"""One self-contained page: the map to explore, the metrics with their meaning, the provenance, and
-the card of the model.
+"""One self-contained page: the ancestry calls, the map to explore, the metrics with their meaning,
+the provenance, and the card of the model.
 
 Sample ids and labels are hostile input. They reach the page through the template, which escapes,
 or as JSON in which no `<` survives; the page's script writes them as text, never as markup.
@@ -27,6 +27,9 @@ from ancestry_ddvi.reporting.palette import (
 )
 
 CALL_LEVELS = ("superpopulation", "population")
+
+MAX_ROWS = 50
+"""Samples in the table of calls; ancestry.csv has all."""
 
 # matplotlib marker -> plotly symbol
 _SYMBOLS = {
@@ -75,14 +78,14 @@ def write_report_html(
     population, superpopulation
         (n_samples,) labels in the table's order.
     warnings
-        Sentences shown above the map.
+        Sentences shown above the map, below the calls.
     title
         Of the page.
     reference
         Labelled samples of the model, drawn faintly behind those of the table.
     ancestry
-        (n_samples, ...) calls, with the columns of ancestry.csv: colours to choose, and shown of
-        the sample under the pointer.
+        (n_samples, ...) calls, with the columns of ancestry.csv: a table of the first `MAX_ROWS`,
+        colours to choose, and shown of the sample under the pointer.
     card
         What the model says of itself, JSON-ready, of any depth.
     """
@@ -99,11 +102,14 @@ def write_report_html(
     )
     # Colourings keep their order, and nothing that JSON cannot say gets through.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    points = map_data(table, population, superpopulation, reference, ancestry)
     page = environment.get_template("report.html.j2").render(
         title=title,
         n_samples=len(table.frame),
         n_reference=0 if reference is None else len(reference.z),
-        points=json_ready(map_data(table, population, superpopulation, reference, ancestry)),
+        calls=None if ancestry is None else call_rows(ancestry, points["colourings"]),
+        call_levels=[] if ancestry is None else [x for x in CALL_LEVELS if x in ancestry],
+        points=json_ready(points),
         card=None if card is None else json_ready(card),
         headline=headline(dict(metrics)),
         metrics=json_ready(metrics),
@@ -113,6 +119,64 @@ def write_report_html(
     )
     # An id that is no valid unicode must not cost the whole page.
     Path(path).write_text(page, encoding="utf-8", errors="replace", newline="\n")
+
+
+def call_rows(
+    ancestry: pd.DataFrame, colourings: Mapping[str, Mapping[str, Any]], most: int = MAX_ROWS
+) -> list[dict[str, Any]]:
+    """The first calls as text for a table, each with the colour that it has on the map.
+
+    Parameters
+    ----------
+    ancestry
+        (n_samples, ...) with the columns of ancestry.csv.
+    colourings
+        Of `map_data`; calls of a level that has none go without a colour.
+    most
+        Rows, at most.
+    """
+    names = _callable(ancestry)
+    rows = []
+    for i, row in enumerate(ancestry.head(most).to_dict("records")):
+        calls = []
+        for level in (x for x in CALL_LEVELS if x in ancestry):
+            colouring = colourings.get(f"{level} call")
+            of_sample = colouring and colouring["groups"][colouring["group_of_sample"][i]]
+            is_call, p = row[level] in names, row[f"{level}_probability"]
+            # Superpopulations come first, and may have one population, as probable as themselves.
+            likeliest = [name for name in names if row[f"p_{name}"] == p]
+            calls.append(
+                {
+                    "name": row[level],
+                    "is_call": is_call,
+                    "likeliest": None
+                    if is_call or not likeliest
+                    else likeliest[0 if level == CALL_LEVELS[0] else -1],
+                    "colour": of_sample["colour"] if of_sample and is_call else None,
+                    "probability": _share(p),
+                }
+            )
+        effective = float(row["effective_sites"])
+        rows.append(
+            {
+                "id": str(row["sample_id"]),
+                "calls": calls,
+                "typicality": _share(row["typicality"]),
+                "power": _share(row["typicality_power"]),
+                "n_sites": f"{row['n_sites']:,}",
+                "effective": f"{effective:,.0f}" if effective < row["n_sites"] / 2 else None,
+            }
+        )
+    return rows
+
+
+def _share(value: float) -> str:
+    """Three decimals, and neither 0 nor 1 of what is only near; nothing of what is not known."""
+    if not math.isfinite(value):
+        return "–"
+    if 0 < value < 0.001:
+        return "< 0.001"
+    return "> 0.999" if 0.999 < value < 1 else f"{value:.3f}"
 
 
 def map_data(
@@ -191,7 +255,7 @@ def _call_colourings(ancestry: pd.DataFrame | None, behind: _Behind) -> dict[str
     found: dict[str, list[Group]] = {}
     if ancestry is None:
         return found
-    called = {str(name).removeprefix("p_") for name in ancestry if str(name).startswith("p_")}
+    called = set(_callable(ancestry))
     for level in CALL_LEVELS:
         if level in ancestry:
             values, families = ancestry[level].to_numpy(str), None
@@ -201,6 +265,11 @@ def _call_colourings(ancestry: pd.DataFrame | None, behind: _Behind) -> dict[str
                 values = np.concatenate([values, behind[1]])
             found[f"{level} call"] = call_groups(values, families, called)
     return found
+
+
+def _callable(ancestry: pd.DataFrame) -> list[str]:
+    """Names that a call can have; what else stands there says why there is none."""
+    return [str(name).removeprefix("p_") for name in ancestry if str(name).startswith("p_")]
 
 
 def _calls(ancestry: pd.DataFrame | None) -> dict[str, Any] | None:
