@@ -283,7 +283,7 @@ def test_default_run_summary(default_run: Run) -> None:
     rare = int(summary["left out: MAF below 0.01"])
     assert rare > 0
     assert summary["biallelic SNPs read"] == f"{2500 - rare:,}"
-    assert int(summary["variants used"].replace(",", "")) > 1000
+    assert int(summary["variants of the map"].replace(",", "")) > 1000
     assert int(summary["clusters"]) > 1
     assert 0 < float(summary["NMI, populations"]) < 1
     assert summary["written to"] == "cut.ddvi/"
