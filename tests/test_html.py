@@ -136,8 +136,8 @@ def test_write_report_writes_the_contract(tmp_path: Path) -> None:
     assert [path.name for path in report.files] == [
         *["embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json"]
     ]
-    sentence = "what the columns before explain, or is constant"
-    assert report.covariates_note == f"covariates.tsv leaves out {sentence}: PC2"
+    sentence = "covariates.tsv leaves out what the columns before explain, or is constant: PC2"
+    assert report.covariates_note == sentence
     read = json.loads((tmp_path / "metrics.json").read_text())
     assert read == {"knn": {"accuracy": 0.5, "broken": None}}
     assert "PC2" in (tmp_path / "report.html").read_text().split("<script")[0]
@@ -146,7 +146,8 @@ def test_write_report_writes_the_contract(tmp_path: Path) -> None:
     assert again == {path.name: path.read_bytes() for path in report.files}
     placed = write_report(table, tmp_path, **labels, metrics=metrics, run=RUN, placed=True)
     assert placed.covariates_note is not None
-    assert placed.covariates_note.startswith(f"covariates.tsv keeps {sentence} in these samples")
+    assert placed.covariates_note.startswith("covariates.tsv has all columns, so that files of")
+    assert placed.covariates_note.endswith(": PC2")
     assert placed.covariates_note in (tmp_path / "report.html").read_text().split("<script")[0]
     one = table.select(np.arange(60) == 0)
     placed = write_report(one, tmp_path, **dict.fromkeys(labels), metrics={}, run=RUN, placed=True)
