@@ -146,8 +146,8 @@ def _of_columns(table: EmbeddingTable, explained: Sequence[str], placed: bool) -
     if not explained or (placed and len(table.frame) <= table.pcs.shape[1] + table.n_latent + 1):
         return None
     said = (
-        "has all columns, so that files of other samples fit below; constant in these, or explained "
-        "by the columns before"
+        "has all columns, so that files of other samples fit below; constant in these samples, or "
+        "explained by the columns before"
         if placed
         else "leaves out what the columns before explain, or is constant"
     )
