@@ -293,7 +293,7 @@ def test_samples_of_the_training_are_no_held_out_ones(
     assert described["counts"]["samples not scored"]["known to the model"] == 6
     (warning,) = (w for w in described["warnings"] if "share an id" in w)
     assert warning.startswith("6 samples share an id with samples the model was trained on (")
-    assert "left out of the metrics; if they are others, give them other ids" in warning
+    assert "left out of the metrics; give other people other ids" in warning
     assert ", ".join(cut.sample_id[4:9]) + ", and 1 more" in warning
     assert warning in (out / "run.log").read_text()
 
