@@ -85,7 +85,8 @@ def test_positions_are_translated_where_the_builds_differ(
     column, turned, matched = match(theirs, table(rows, of_model))
     assert theirs["id"].iloc[column].tolist() == [f"rs{row}" for row in rows]
     assert not turned.any()
-    assert matched == Matched(400, 0, 0, build=None if of_file == of_model else of_file)
+    assert matched == Matched(400, 0, 0, build=of_file, model_build=of_model)
+    assert matched.is_translated == (of_file != of_model)
 
 
 def test_a_variant_that_is_no_site_is_absent_in_another_build(rows: np.ndarray) -> None:
@@ -96,7 +97,7 @@ def test_a_variant_that_is_no_site_is_absent_in_another_build(rows: np.ndarray) 
     theirs.loc[:4, "position"] = ours.loc[:4, "position"]
     column, _, matched = match(theirs, ours)
     assert (column[:10] == -1).all()
-    assert matched == Matched(390, 0, 10, build=GRCH38)
+    assert matched == Matched(390, 0, 10, build=GRCH38, model_build=GRCH37)
 
 
 def test_alleles_come_swapped_flipped_both_or_wrong(
@@ -116,11 +117,19 @@ def test_alleles_come_swapped_flipped_both_or_wrong(
     assert matched == Matched(
         same=by_kind[0],
         swapped=by_kind[1],
-        flipped=by_kind[2] + by_kind[3],
+        flipped=by_kind[2],
+        flipped_swapped=by_kind[3],
         ambiguous=int((palindromic & (kind < 4)).sum()),
         other=int((kind == 4).sum()),
         absent=0,
+        build=GRCH37,
+        model_build=GRCH37,
     )
+    assert by_kind.min() > 40
+    assert matched.turned == by_kind[1] + by_kind[3]
+    words = matched.by_words()
+    assert words["on the other strand"] == by_kind[2]
+    assert words["on the other strand with swapped alleles"] == by_kind[3]
     assert matched.total == len(rows)
     assert matched.found == used.sum()
     assert sum(matched.by_words().values()) == len(rows)
@@ -265,7 +274,7 @@ def test_records_without_alt_do_not_match_at_positions_that_are_not_the_models(
     ours = table(rows, GRCH37)
     base = np.random.default_rng(0).choice(list(BASES), len(rows))
     found = alignment.match(genotypes_of(ours.assign(ref=base, alt=".")), ours)
-    assert found.matched == Matched(0, 0, 0, other=400)
+    assert found.matched == Matched(0, 0, 0, other=400, model_build=GRCH37)
     assert not found.used.any()
 
 
@@ -351,7 +360,7 @@ def test_a_variant_without_a_position_in_the_files_build_stays_missing(rows: np.
     lost = np.flatnonzero((sites.position[GRCH37] > 0) & (sites.position[GRCH38] == 0))[:20]
     ours = table(np.concatenate([rows, lost]), GRCH37)
     found = alignment.match(genotypes_of(table(rows[:300], GRCH38)), ours, absent_is_ref=True)
-    assert found.matched == Matched(300, 0, 20, reference=100, build=GRCH38)
+    assert found.matched == Matched(300, 0, 20, reference=100, build=GRCH38, model_build=GRCH37)
     assert not found.used[-20:].any()
 
 
@@ -381,7 +390,7 @@ def test_why_a_file_has_too_few_of_the_variants(rows: np.ndarray, palindromic: n
         said = alignment.why_few(found, ours, 99)
         n_found = found.matched.found
         assert said.startswith(
-            f"<genotypes in memory>: {n_found} of the 400 variants of the model's map were matched"
+            f"<genotypes in memory>: {n_found} of the 400 variants of the map were matched"
         )
         assert "and 99 are needed" in said
         assert re.search(words, said), said

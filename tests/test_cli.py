@@ -283,7 +283,7 @@ def test_default_run_summary(default_run: Run) -> None:
     rare = int(summary["left out: MAF below 0.01"])
     assert rare > 0
     assert summary["biallelic SNPs read"] == f"{2500 - rare:,}"
-    assert int(summary["variants used"].replace(",", "")) > 1000
+    assert int(summary["variants of the map"].replace(",", "")) > 1000
     assert int(summary["clusters"]) > 1
     assert 0 < float(summary["NMI, populations"]) < 1
     assert summary["written to"] == "cut.ddvi/"
@@ -716,7 +716,7 @@ def test_too_few_variants_of_the_model(
     header = [line for line in lines if line.startswith("#")]
     vcf.write_text("".join(header + lines[len(header) : len(header) + 5]))
     outcome = ancestry_ddvi_command("embed", vcf, "--model", quick_results)
-    check_refusal(outcome, "panel.vcf: ", "of the model's map", "are needed", "check species")
+    check_refusal(outcome, "panel.vcf: ", "variants of the map", "are needed", "check species")
     assert os.listdir() == []
 
 

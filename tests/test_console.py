@@ -8,9 +8,12 @@ import pty
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from helpers import make_variants
 
-from ancestry_ddvi.console import Console, Verbosity
+from ancestry_ddvi.console import Console, Verbosity, say_genotypes
+from ancestry_ddvi.genotypes import GenotypeMatrix
 
 END = "<end>"
 
@@ -79,6 +82,16 @@ def test_verbosity(verbosity: Verbosity, expected: list[str]) -> None:
     # The log and the report have all, whatever was said aloud.
     assert said(console.lines) == EVERYTHING
     assert console.warnings == ["a warning"]
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "1 sample, 1 biallelic SNP"), (2, "2 samples, 2 b")])
+def test_one_is_not_some(n: int, words: str) -> None:
+    console = Console(Verbosity.QUIET)
+    ids = np.array([f"s{i}" for i in range(n)])
+    say_genotypes(console, GenotypeMatrix(np.zeros((n, n), np.int8), ids, make_variants(n)))
+    (line,) = said(console.lines)
+    assert line.startswith(words)
+    assert line.endswith("SNPs") == (n > 1)
 
 
 def test_seconds_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:

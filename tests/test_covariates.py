@@ -63,6 +63,27 @@ def test_fewer_samples_than_columns_leave_a_regression_possible(tmp_path: Path) 
     assert 1 <= 22 - len(left_out) <= 7  # centred columns of 8 samples have rank 7 at most
 
 
+def test_of_placed_samples_files_fit_below_each_other(tmp_path: Path) -> None:
+    table, _, _ = make_table(n_pcs=3)
+    table.pcs[:, 1] = 0.1
+    parts = {"whole": np.ones(60, bool), "one": np.arange(60) == 7, "rest": np.arange(60) != 7}
+    read = {}
+    for name, rows in parts.items():
+        explained = write_covariates(tmp_path / name, table.select(rows), placed=True)
+        assert explained == (["PC1", "PC2", "PC3", "Z1", "Z2"] if name == "one" else ["PC2"])
+        read[name] = (tmp_path / name).read_text().splitlines()
+    assert read["one"][0] == read["rest"][0] == "FID\tIID\tPC1\tPC2\tPC3\tZ1\tZ2"
+    assert sorted(read["one"] + read["rest"][1:]) == sorted(read["whole"])
+    values = np.array([line.split("\t")[2:] for line in read["whole"][1:]], float)
+    np.testing.assert_allclose(values, np.column_stack([table.pcs, table.z]), rtol=1e-5)
+    # Control: columns that are chosen and scaled by the company do not.
+    for name, rows in parts.items():
+        write_covariates(tmp_path / name, table.select(rows))
+        read[name] = (tmp_path / name).read_text().splitlines()
+    assert read["one"][0] == "FID\tIID"
+    assert not set(read["rest"][1:]) & set(read["whole"])
+
+
 @given(st.integers(0, 10_000), st.integers(2, 8), st.floats(1e-6, 3))
 def test_what_is_kept_has_the_variance_inflation_promised(
     seed: int, n_columns: int, noise: float

@@ -523,7 +523,7 @@ def test_no_variant_in_common_is_an_error() -> None:
     with pytest.raises(NotEnoughDataError, match=rf"0 of the {n_used:,} variants.*build"):
         extractor.transform(far)
     used = genotypes.variants["id"].isin(extractor.variants["id"]).to_numpy()
-    with pytest.raises(NotEnoughDataError, match=r"4 of the .* of the model's map .* and 5 are"):
+    with pytest.raises(NotEnoughDataError, match=r"4 of the .* variants of the map .* and 5 are"):
         extractor.transform(genotypes.select(variants=np.flatnonzero(used)[:4]))
     extractor.transform(genotypes.select(variants=np.flatnonzero(used)[:5]))
 

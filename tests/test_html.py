@@ -18,7 +18,7 @@ from reporting_helpers import HOSTILE_IDS, make_calls, make_reference, make_tabl
 
 from ancestry_ddvi.embedding import ReferencePlaces
 from ancestry_ddvi.reporting import evaluate, write_report, write_report_html
-from ancestry_ddvi.reporting.html import json_ready, map_data
+from ancestry_ddvi.reporting.html import _share, json_ready, map_data
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = {"version": "1.2.3", "parameters": {"seed": 7}, "filters": {"maf": 12}, "input": "<b>x</b>"}
@@ -136,13 +136,22 @@ def test_write_report_writes_the_contract(tmp_path: Path) -> None:
     assert [path.name for path in report.files] == [
         *["embedding.csv", "covariates.tsv", "map.png", "map.pdf", "report.html", "metrics.json"]
     ]
-    assert report.covariates_left_out == ("PC2",)
+    sentence = "covariates.tsv leaves out what the columns before explain, or is constant: PC2"
+    assert report.covariates_note == sentence
     read = json.loads((tmp_path / "metrics.json").read_text())
     assert read == {"knn": {"accuracy": 0.5, "broken": None}}
     assert "PC2" in (tmp_path / "report.html").read_text().split("<script")[0]
     again = {path.name: path.read_bytes() for path in report.files}
     write_report(table, tmp_path, **labels, metrics=metrics, run=RUN)
     assert again == {path.name: path.read_bytes() for path in report.files}
+    placed = write_report(table, tmp_path, **labels, metrics=metrics, run=RUN, placed=True)
+    assert placed.covariates_note is not None
+    assert placed.covariates_note.startswith("covariates.tsv has all columns, so that files of")
+    assert placed.covariates_note.endswith(": PC2")
+    assert placed.covariates_note in (tmp_path / "report.html").read_text().split("<script")[0]
+    one = table.select(np.arange(60) == 0)
+    placed = write_report(one, tmp_path, **dict.fromkeys(labels), metrics={}, run=RUN, placed=True)
+    assert placed.covariates_note is None
 
 
 CARD = {
@@ -196,6 +205,59 @@ def test_calls_without_superpopulations_or_reference() -> None:
     nobody = calls.assign(population="uncertain")
     (group,) = map_data(table, None, None, None, nobody)["colourings"]["population call"]["groups"]
     assert group["name"] == "uncertain"
+
+
+def test_calls_are_the_first_thing_on_the_page(tmp_path: Path) -> None:
+    hostile = HOSTILE_IDS[0]
+    calls = make_calls().rename(columns={"p_P0": f"p_{hostile}"})
+    calls["sample_id"] = [*HOSTILE_IDS, *calls["sample_id"][len(HOSTILE_IDS) :]]
+    calls["population"] = calls["population"].replace("P0", hostile)
+    assert list(calls["population"][:3]) == ["uncertain", "outside reference", "no data"]
+    whole = write_page(tmp_path / "a.html", ancestry=calls, warnings=["beware"])
+    page = whole.split('<script id="points"')[0]
+    assert Scripts(whole).kinds == ["application/json", None, None]
+    assert not {"img", "u"} & set(Scripts(page).tags)
+    at = [page.index(words) for words in ("<h1>", '<table class="calls">', "beware", 'id="map"')]
+    assert at == sorted(at)
+    table = page.split('<table class="calls">')[1].split("</table>")[0]
+    head, *rows = [
+        [html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall("<t[hd].*?</t[hd]>", x)]
+        for x in table.split("<tr>")[1:]
+    ]
+    assert head == [
+        *("sample", "superpopulation", "probability", "population", "probability"),
+        *("typicality", "power of it", "sites"),
+    ]
+    assert [row[0] for row in rows] == list(calls["sample_id"][:50])
+    sites = "1,234", "1,234 as good as 346"
+    worth = ["0.250", "> 0.999"]
+    most = f"likeliest {hostile}"
+    assert rows[0][1:] == ["uncertain", "0.750", f"uncertain {most}", "0.970", *worth, sites[1]]
+    assert rows[1][3] == f"outside reference {most}"
+    assert rows[2][1:] == ["no data", "–", "no data", "–", "–", "–", sites[1]]
+    assert rows[3][1:] == ["Q0", "0.750", hostile, "0.970", *worth, sites[0]]
+    assert "The first 50, and 10 more in ancestry.csv" in page
+    # A call has the colour that it has on the map, and what is none has none.
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table, re.DOTALL)
+    colours = [re.findall("background: (#[0-9a-f]{6})", cell) for cell in cells]
+    data = json.loads(Scripts(whole).scripts[0])["colourings"]
+    for column, name in ((1, "superpopulation call"), (3, "population call")):
+        groups = data[name]["groups"]
+        drawn = [groups[g]["colour"] for g in data[name]["group_of_sample"]]
+        assert colours[column::8] == [[], [], [], *([colour] for colour in drawn[3:50])]
+    without = write_page(tmp_path / "b.html").split('<script id="points"')[0]
+    assert "Ancestry calls" not in without
+    few = calls.drop(columns=["superpopulation", "superpopulation_probability"])
+    write_report_html(tmp_path / "c.html", make_table()[0], {}, {}, ancestry=few)
+    assert "<th>superpopulation</th>" not in (tmp_path / "c.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0, "0.000"), (1e-9, "< 0.001"), (0.9994, "> 0.999"), (1.0, "1.000"), (np.nan, "–")],
+)
+def test_a_share_that_is_only_near_is_not_one_or_none(value: float, expected: str) -> None:
+    assert _share(value) == expected
 
 
 def test_the_card_is_a_section_that_reads_as_text(tmp_path: Path) -> None:
@@ -287,6 +349,9 @@ def test_a_browser_draws_new_samples_on_the_reference(tmp_path: Path, n_latent: 
     document.body.dataset.hover = JSON.stringify([hover[0], hover[2], hover[3]]);
     document.body.dataset.traces = JSON.stringify(document.getElementById("map").data.map(
       (t) => [t.name, t.showlegend !== false, t.marker.opacity, t.x.length, t.text[0] ?? null]));
+    document.querySelectorAll("table.calls tbody tr")[3].click();
+    document.body.dataset.found = JSON.stringify(document.getElementById("map").data.filter(
+      (t) => t.name === "found").map((t) => t.text[0]));
     </script></body>"""
     path.write_text(path.read_text("utf-8").replace("</body>", script), "utf-8")
     page = browse(path, tmp_path / "profile")
@@ -303,6 +368,7 @@ def test_a_browser_draws_new_samples_on_the_reference(tmp_path: Path, n_latent: 
     assert "called population: no data<br>" in no_data
     assert "typicality" not in no_data
     assert "called population: &lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in called
+    assert read("found") == [called]  # by a click on its row
     behind = [trace for trace in read("traces") if not trace[1]]
     assert sum(trace[3] for trace in behind) == len(places.z)
     assert all(trace[2] < 0.5 for trace in behind)

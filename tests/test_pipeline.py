@@ -142,7 +142,7 @@ def test_counts_add_up(quick_results: Path, cut: Cut) -> None:
     assert counts["samples"] == counts["samples trained on"] == 150
     assert counts["biallelic SNPs read"] == 2500 - sum(counts["records left out"].values())
     filtered = counts["variants filtered"]
-    assert counts["biallelic SNPs read"] == sum(filtered.values()) + counts["variants used"]
+    assert counts["biallelic SNPs read"] == sum(filtered.values()) + counts["variants of the map"]
     dosage = read_genotypes(cut.vcf).dosage
     frequency = dosage.mean(axis=0) / 2
     rare = int((np.minimum(frequency, 1 - frequency) < 0.01).sum())
@@ -293,7 +293,7 @@ def test_samples_of_the_training_are_no_held_out_ones(
     assert described["counts"]["samples not scored"]["known to the model"] == 6
     (warning,) = (w for w in described["warnings"] if "share an id" in w)
     assert warning.startswith("6 samples share an id with samples the model was trained on (")
-    assert "left out of the metrics; if they are others, give them other ids" in warning
+    assert "left out of the metrics; give other people other ids" in warning
     assert ", ".join(cut.sample_id[4:9]) + ", and 1 more" in warning
     assert warning in (out / "run.log").read_text()
 
@@ -334,19 +334,30 @@ def test_what_a_file_has_of_the_models_variants_is_reported(
     vcf = rewritten(cut, tmp_path / "new.vcf", NEW, dosage=dosage, variants=variants)
     out, described = run(cut, tmp_path, vcf=vcf, model_path=quick_results)
     counts = described["counts"]
-    assert counts["variants of the model"] == len(used)
-    stand = counts["variants of the model, by what the file has"]
+    assert counts["variants of the map"] == len(used)
+    stand = counts["variants of the map, by what the file has"]
     assert stand["matched as they are"] == n_found - 30
     assert stand["with swapped alleles"] == 30
     assert stand["absent"] == len(used) - n_found
     assert described["positions translated to"] is None
-    said = f"{n_found - 30:,} matched as they are, 30 with swapped alleles, "
-    assert said in (out / "run.log").read_text()
+    # The calls have more sites than the map has variants, and a name of their own.
+    sites = counts["sites of the ancestry calls, by what the file has"]
+    n_sites = counts["sites of the ancestry calls"]
+    assert n_sites == sites["matched as they are"] + sites["absent"] + 30 > len(used)
+    log, page = (out / "run.log").read_text(), (out / "report.html").read_text()
+    for name, n, found in (
+        ("variants of the map", len(used), stand),
+        ("sites of the ancestry calls", n_sites, sites),
+    ):
+        as_they_are = f"{found['matched as they are']:,} matched as they are"
+        assert f"{n:,} {name}: {as_they_are}, 30 with swapped alleles, " in log
+        assert f"<tr><th>{name}</th><td>{n}" in page
+        assert f"<tr><th>{name}, by what the file has</th>" in page
     data = strict_json(out / "metrics.json")["embedding"]["data"]
-    assert data == f"new.vcf: 10 samples, {n_found} variants"
-    words = rf"new.vcf: only {n_found:,} of the model's {len(used):,} variants \(40%\) are in"
+    assert data == f"new.vcf: 10 samples, {n_found:,} variants"
+    words = rf"new.vcf: only {n_found:,} of the {len(used):,} variants of the map \(40%\) are in"
     assert bool([w for w in described["warnings"] if re.search(words, w)]) == (share < 0.5)
-    assert bool([w for w in described["warnings"] if "of the model's" in w]) == (share < 0.5)
+    assert bool([w for w in described["warnings"] if ": only " in w]) == (share < 0.5)
 
 
 def test_a_file_of_the_other_build_and_strand_is_placed_as_it_would_be_on_the_models(
@@ -380,8 +391,13 @@ def test_a_file_of_the_other_build_and_strand_is_placed_as_it_would_be_on_the_mo
         out, described = run(cut, folder, vcf=vcf, model_path=quick_results)
         translated = None if name == "same" else "GRCh38"
         assert described["positions translated to"] == translated
+        build = translated or "GRCh37"
+        assert described["genome build"] == {"file": build, "model": "GRCh37"}
+        beside = "as the model's" if name == "same" else "and the model's of GRCh37"
+        said = f"new.vcf: positions are those of {build}, {beside}"
+        assert said in (out / "run.log").read_text()
         tables.append(table_of(out))
-    counts = described["counts"]["variants of the model, by what the file has"]
+    counts = described["counts"]["variants of the map, by what the file has"]
     assert counts["on the other strand"] > 100
     assert counts["matched as they are"] == 0
     pd.testing.assert_frame_equal(*tables)
@@ -450,7 +466,7 @@ def test_absent_variants_may_be_homozygous_ones(
     assert n_sites["missing"] < 0.5 * n_sites["whole"]
     assert n_sites["missing"] < n_sites["skipped"] < n_sites["whole"]
     assert n_sites["exome"] < 0.9 * n_sites["whole"]
-    stand = "variants of the model, by what the file has"
+    stand = "variants of the map, by what the file has"
     counts = {name: described["counts"][stand] for name, described in runs.items()}
     filled, repeated = list(counts["called"])[-2:]
     assert (filled, repeated.split(" (")[0]) == (
@@ -459,7 +475,8 @@ def test_absent_variants_may_be_homozygous_ones(
     )
     assert counts["called"][filled] == counts["missing"]["absent"] > 100
     assert counts["called"]["absent"] == counts["missing"][filled] == 0
-    assert runs["called"]["ancestry calls"]["sites, by what the file has"][repeated] == 1
+    sites = runs["called"]["counts"]["sites of the ancestry calls, by what the file has"]
+    assert sites[repeated] == 1
     assert runs["called"]["parameters"]["absent_is_ref"]
     assert not runs["missing"]["parameters"]["absent_is_ref"]
     assert not [w for w in runs["called"]["warnings"] if "absent-is-ref" in w]
@@ -487,7 +504,7 @@ def test_what_speaks_against_homozygous_ones_is_said(
     assert ", ".join(contigs[1:4]) in unseen
     assert "stay missing" in unseen
     assert "leave the option out" in swapped
-    stand = described["counts"]["variants of the model, by what the file has"]
+    stand = described["counts"]["variants of the map, by what the file has"]
     variants = load_model(quick_results).extractor.variants
     assert stand["absent"] == (variants["contig"] != contigs[0]).sum()
     assert pd.read_csv(out / "ancestry.csv")["n_sites"][0] < 0.5 * len(variants)
@@ -548,7 +565,7 @@ def test_a_sample_without_a_call_is_kept_and_named(cut: Cut, tmp_path: Path) -> 
         "low call rate": 1,
     }
     warnings = "\n".join(described["warnings"])
-    assert "1 samples have no called genotype at the model's variants" in warnings
+    assert "1 sample has no called genotype at the variants of the map" in warnings
     assert "2 samples have a call rate below 0.9" in warnings
     assert cut.sample_id[3] in warnings
     assert cut.sample_id[3] in (out / "report.html").read_text()

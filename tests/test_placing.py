@@ -15,6 +15,7 @@ from conftest import Cut
 from helpers import write_vcf
 
 from ancestry_ddvi import placing, read_genotypes
+from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.errors import NotEnoughDataError
 from ancestry_ddvi.genotypes import MISSING, GenotypeMatrix
 from ancestry_ddvi.loaders import ReadOptions, batches
@@ -22,7 +23,10 @@ from ancestry_ddvi.loaders.batches import GenotypeBatches
 from ancestry_ddvi.loaders.lists import SampleList
 from ancestry_ddvi.loaders.read import NONE_CALLED, Reading
 from ancestry_ddvi.pipeline import embed_file
+from ancestry_ddvi.placing import say_matched
 from ancestry_ddvi.preprocessing import features
+from ancestry_ddvi.preprocessing.alignment import Matched
+from ancestry_ddvi.reference_sites import GRCH37, GRCH38, UNKNOWN
 from ancestry_ddvi.writers import write_genotypes
 
 N, AT_ONCE = 100, 34
@@ -114,7 +118,7 @@ def test_places_and_calls_do_not_depend_on_the_batches(
     said = re.findall(r"placed (\d+) of \d+ samples", (apart / "run.log").read_text())
     assert len(said) == -(-n // AT_ONCE)
     assert said[-1] == str(n)
-    assert "placed" not in (together / "run.log").read_text()
+    assert not re.search(r"placed \d+ of", (together / "run.log").read_text())
 
 
 def test_of_copies_the_best_called_in_all_batches_is_used(
@@ -228,6 +232,40 @@ def test_what_cannot_be_read_in_batches_is_read_at_once(
     ((_, genotypes),) = piped
     assert genotypes.sample_id.tolist() == awkward.sample_id.tolist()
     assert piped.about.name == "-"
+
+
+def test_covariates_of_one_sample_are_a_row_of_those_of_many(
+    cut: Cut, tmp_path: Path, quick_results: Path
+) -> None:
+    genotypes, tables = read_genotypes(cut.few), []
+    for name, rows in (("all", range(10)), ("one", [3])):
+        (path,) = write_genotypes(genotypes.select(samples=rows), tmp_path / f"{name}.vcf")
+        out, _ = placed(path, tmp_path / name, quick_results, None)
+        tables.append(pd.read_csv(out / "covariates.tsv", sep="\t"))
+    whole, one = tables
+    assert len(one.columns) == 2 + 20 + 2
+    pd.testing.assert_frame_equal(one, whole[3:4].reset_index(drop=True), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("build", "own", "words"),
+    [
+        (GRCH37, GRCH37, "positions are those of GRCh37, as the model's"),
+        (GRCH38, GRCH37, "positions are those of GRCh38, and the model's of GRCh37; variants that"),
+        (UNKNOWN, GRCH38, "positions are of a genome build that is not known, and the model's"),
+        (GRCH38, UNKNOWN, "positions are those of GRCh38, and the model's of a genome build that"),
+        (UNKNOWN, UNKNOWN, "positions are of a genome build that is not known, and the model's of"),
+    ],
+)
+def test_the_build_of_the_file_is_said_beside_the_models(
+    awkward: GenotypeMatrix, build: str, own: str, words: str
+) -> None:
+    console = Console(Verbosity.QUIET)
+    matched = Matched(60, 0, 0, build=build, model_build=own)
+    say_matched(console, awkward, matched, None, absent_is_ref=False)
+    assert f"{awkward.name}: {words}" in console.lines[0]
+    assert ("taken as the model's" in console.lines[0]) == (UNKNOWN in (build, own))
+    assert len(console.lines) == 2
 
 
 def test_too_few_variants_are_refused_at_the_first_batch(

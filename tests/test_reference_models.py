@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_new_samples_are_called_and_drawn_on_the_reference(
     n_sites = len(pd.read_csv(quick_results / "model" / "sites.tsv", sep="\t"))
     assert frame["n_sites"].tolist() == [n_sites] * 9 + [0]
     described = strict_json(out / "run.json")
-    matched = described["ancestry calls"]["sites, by what the file has"]
+    matched = described["counts"]["sites of the ancestry calls, by what the file has"]
     assert matched["matched as they are"] == n_sites
     assert {"ancestry.csv", "draws.npz", "model/sites.tsv"} <= set(described["files"])
     with np.load(out / "draws.npz") as file:
@@ -158,6 +159,51 @@ def test_new_samples_are_called_and_drawn_on_the_reference(
     dark = (picture[..., :3] < 0.2).all(axis=-1).sum()
     assert dark > 500
     assert len(np.unique(picture[::3, ::3, :3].reshape(-1, 3).round(1), axis=0)) > 40
+
+
+def test_why_samples_get_no_call_is_counted(cut: Cut, quick_results: Path, tmp_path: Path) -> None:
+    genotypes = read_genotypes(cut.few)
+    dosage = genotypes.dosage.copy()
+    dosage[8, 25:] = dosage[9] = MISSING  # fewer sites than anything is called from; no site
+    # The first two have no label, so they are in no population that is counted.
+    ids = [*cut.sample_id[:5], *(f"new{i}" for i in range(5, 10))]
+    path = write_vcf(tmp_path / "new.vcf", dosage, ids, genotypes.variants)
+    out = tmp_path / "out"
+    embed_file(path, out_dir=out, model_path=quick_results, config=QUICK)
+    described = strict_json(out / "run.json")
+    assert described["counts"]["samples without an ancestry call"] == {
+        "in the reference": 3,
+        "no data": 1,
+        "too few sites": 1,
+    }
+    log = (out / "run.log").read_text()
+    reasons = "3 in the reference, 1 no data, 1 too few sites"
+    assert f"5 samples get no ancestry call: {reasons}\n" in log
+    (calls,) = re.findall(r"ancestry calls \(population, .*\): (.*)\n", log)
+    assert sum(int(n) for n in re.findall(r"(\d+) ", calls)) == 5
+    assert "reference" not in calls.replace("outside reference", "")
+    assert "samples without an ancestry call" in (out / "report.html").read_text()
+
+
+def test_one_sample_is_spoken_of_as_one(cut: Cut, quick_results: Path, tmp_path: Path) -> None:
+    genotypes = read_genotypes(cut.few).select(samples=[3])
+    said = {}
+    for name, sample, step in (("known", cut.sample_id[3], 1), ("few", "new", 20)):
+        part = replace(genotypes, sample_id=np.array([sample]))
+        (path,) = write_genotypes(
+            part.select(variants=np.arange(0, part.n_variants, step)), tmp_path / f"{name}.vcf"
+        )
+        out = tmp_path / name
+        embed_file(path, out_dir=out, model_path=quick_results, config=QUICK)
+        page = (out / "report.html").read_text().split('<script id="points"')[0]
+        said[name] = (out / "run.log").read_text() + page
+        assert "1 sample. Each point is one sample" in page
+    assert "1 sample shares an id with samples" in said["known"]
+    assert "1 sample gets no ancestry call: 1 in the reference" in said["known"]
+    assert "1 sample has fewer than 500 of the" in said["few"]
+    assert "1 sample has so few sites" in said["few"]
+    for words in said.values():
+        assert not re.search(r"\b1 (samples|variants|SNPs|biallelic SNPs)\b", words)
 
 
 def test_tables_only(new: Path, quick_results: Path, tmp_path: Path) -> None:
@@ -260,7 +306,7 @@ def test_a_run_says_which_calls_are_worth_little(
     power = {
         name: pd.read_csv(tmp_path / name / "ancestry.csv")["typicality_power"] for name in warnings
     }
-    assert "1 samples have hardly a heterozygous genotype (new3)" in warnings["haploid"]
+    assert "1 sample has hardly a heterozygous genotype (new3)" in warnings["haploid"]
     assert power["haploid"][3] < power["haploid"][2]
     assert "10 samples have so few sites" in warnings["few"]
     assert (power["few"] < 0.5).all()

@@ -156,15 +156,13 @@ def test_sites_that_the_map_does_not_use_are_said_to_be_there() -> None:
     with pytest.raises(NotEnoughDataError) as caught:
         model().embed(part)
     said = str(caught.value)
-    assert re.search(
-        r"\d+ of the 15,802 variants of the model's map were matched in the file", said
-    )
+    assert re.search(r"\d+ of the 15,802 variants of the map were matched in the file", said)
     assert "other variants" not in said
     assert "give a file with more of them" in said
-    assert "of the 23,770 sites that ancestry is called from it has 920" in said
+    assert "of the 23,770 sites of the ancestry calls it has 920" in said
     with pytest.raises(NotEnoughDataError) as caught:
         model().embed(genotypes.select(variants=[]))
-    assert "ancestry is called" not in str(caught.value)
+    assert "ancestry calls" not in str(caught.value)
 
 
 def test_fewer_sites_make_everything_less_sure() -> None:

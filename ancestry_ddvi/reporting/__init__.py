@@ -145,7 +145,10 @@ def _of_columns(table: EmbeddingTable, explained: Sequence[str], placed: bool) -
     # Of fewer samples than columns all are explained, and nobody regresses on such a file alone.
     if not explained or (placed and len(table.frame) <= table.pcs.shape[1] + table.n_latent + 1):
         return None
-    which = "what the columns before explain, or is constant"
-    if placed:
-        which += " in these samples, for files of other samples to be put below"
-    return f"covariates.tsv {'keeps' if placed else 'leaves out'} {which}: {', '.join(explained)}"
+    said = (
+        "has all columns, so that files of other samples fit below; constant in these samples, or "
+        "explained by the columns before"
+        if placed
+        else "leaves out what the columns before explain, or is constant"
+    )
+    return f"covariates.tsv {said}: {', '.join(explained)}"

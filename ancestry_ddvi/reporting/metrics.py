@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi.embedding import EmbeddingTable
-from ancestry_ddvi.errors import InputError
+from ancestry_ddvi.errors import InputError, counted
 from ancestry_ddvi.reporting.scores import (
     N_COMPONENTS,
     N_FOLDS,
@@ -300,7 +300,8 @@ def _gmm_20(scored: _Scored, scaling: str, rms: float) -> dict[str, Any]:
         f"{_scaling_words(scaling)}, fitted to all samples without labels; labelled ones scored"
     )
     if n < 2 * N_COMPONENTS:
-        reason = f"{n} samples are too few for {N_COMPONENTS} components (at least 40)"
+        few = counted(n, "sample is", "samples are")
+        reason = f"{few} too few for {N_COMPONENTS} components (at least 40)"
         return scored.group(scorer, n, PROTOCOL_SEED, skipped=reason)
     z = standardise(scored.z, rms)
     fit = fit_mixture(z)
