@@ -19,6 +19,7 @@ from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.loop import History
 from ancestry_ddvi.embedding import EmbeddingTable
 from ancestry_ddvi.errors import (
+    NotEnoughDataError,
     OptionError,
     OutputError,
     TrainingDivergedError,
@@ -308,7 +309,10 @@ def _fit(
     model, fine = fitted.model, labels.population
     if labels.table is not None:
         with console.stage("learn ancestry calls"):
-            model = with_calls(fitted, genotypes, fine, labels.superpopulation, config.seed)
+            try:
+                model = with_calls(fitted, genotypes, fine, labels.superpopulation, config.seed)
+            except NotEnoughDataError as error:  # the map is there, and must not be lost
+                console.warn(f"the model calls no ancestry: {error}")
     return _Embedded(
         about=genotypes,
         model=model,
@@ -564,25 +568,39 @@ def _describe_calls(
         reasons = ", ".join(f"{n:,} {why}" for why, n in _not_called(frame).items() if n)
         without = counted(int((~said).sum()), "sample gets", "samples get")
         console.note(f"{without} no ancestry call: {reasons}")
-    few = int((sites < FEW_SITES).sum())
+    few = int((calls.effective_sites[said] < FEW_SITES).sum())
     if few:
         console.warn(
             f"{counted(few, 'sample has', 'samples have')} fewer than {FEW_SITES} of the "
-            f"{calls.matched.total:,} {OF_CALLS}; most calls of populations will be uncertain"
+            f"{calls.matched.total:,} {OF_CALLS}, or as few that are not linked (effective_sites "
+            "in ancestry.csv); most calls of populations will be uncertain"
         )
-    weak = said & (calls.power < LOW_POWER)
+    measured = np.isfinite(calls.power)
+    weak = measured & (calls.power < LOW_POWER)
+    nearest = (
+        "a call then says what of the reference is nearest, and not that the sample is of it "
+        "(typicality_power in ancestry.csv)"
+    )
     if weak.any():
         console.warn(
-            f"{counted(int(weak.sum()), 'sample has', 'samples have')} so few sites, or so many "
-            "of one region, that of samples of an ancestry that the reference lacks typicality "
-            f"tells {np.median(calls.power[weak]):.0%}: a call then says what of the reference is "
-            "nearest, and not that the sample is of it (typicality_power in ancestry.csv)"
+            f"{counted(int(weak.sum()), 'sample has', 'samples have')} so few sites that of "
+            "samples of an ancestry that the reference lacks typicality tells "
+            f"{np.median(calls.power[weak]):.0%}: {nearest}"
+        )
+    if (unknown := said & ~measured).any():
+        console.warn(
+            f"{counted(int(unknown.sum()), 'sample is', 'samples are')} called by sites of a part "
+            "of the genome, or from a reference of too few populations to leave some out: what "
+            f"typicality tells of ancestries that it lacks is not known, and less than else; "
+            f"{nearest}"
         )
     return {
         "threshold": config.threshold,
         "min_typicality": config.min_typicality,
         "called samples": int(said.sum()),
-        "median typicality_power": float(np.median(calls.power[said])) if said.any() else None,
+        "median typicality_power": float(np.median(calls.power[measured]))
+        if measured.any()
+        else None,
         "calls": {
             level: {str(name): int(n) for name, n in of.items()} for level, of in count.items()
         },

@@ -400,16 +400,65 @@ def test_the_power_of_typicality_is_what_is_told_of_a_group_that_is_left_out() -
     label = pd.Series(population).where(np.isin(population, ["P2", "P3"]))
     without = AncestryCaller.learn(genotypes, label, None, ~held_out, 0)
     assert without is not None
+    apart = []
     for row in shown:
         new = hidden(of(np.isin(population, ["P0", "P1"])), row["sites"])
-        told = (without.call(new).typicality < 0.01).mean()
-        assert told == pytest.approx(row["A"], abs=0.15)
+        apart.append((without.call(new).typicality < 0.01).mean() - row["A"])
+    # Between few sites and many the share climbs steeply, and 80 samples tell the threshold.
+    assert np.abs(apart).max() < 0.2
+    assert np.abs(apart).mean() < 0.1
+
+
+def test_what_typicality_tells_by_linked_sites_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of samples of another ancestry it tells fewer by these than by as many random ones."""
+    new = of(world()[2])
+    assert np.isfinite(caller().call(new).power).all()
+    monkeypatch.setattr(
+        calls, "effective_sites", lambda dosage, there, variants: np.full(len(dosage), 2000.0)
+    )
+    found = caller().call(new)
+    assert np.isnan(found.power).all()
+    assert np.isfinite(found.typicality).all()
+
+
+def test_a_population_may_be_named_like_a_superpopulation() -> None:
+    genotypes, population, held_out = world()
+    label = pd.Series(population).where(population != "P4")
+    group = label.map({"P0": "P1", "P1": "P1", "P2": "B", "P3": "B"})
+    found = AncestryCaller.learn(genotypes, label, group, ~held_out, 0)
+    assert found is not None
+    calls_ = found.call(of(held_out))
+    frame = calls_.frame()
+    np.testing.assert_array_equal(frame["p_P1"], calls_.group["P1"])
+    np.testing.assert_array_equal(frame["p_population_P1"], calls_.population["P1"])
+    assert frame.columns.is_unique
+
+
+def test_populations_that_are_far_apart_are_calibrated() -> None:
+    """By so few samples of so many the loss is flat: steps of single precision may run away."""
+    genotypes, population = balding_nichols(110, 1000, 0.05, 20, 0)
+    train = np.arange(len(population)) % 110 < 10
+    found = AncestryCaller.learn(genotypes, pd.Series(population), None, train, 0)
+    assert found is not None
+    for level in found.levels:
+        assert all(np.isfinite(value).all() for value in level.state().values())
+
+
+def test_the_labels_of_the_caller_stay_as_they_are() -> None:
+    genotypes, population, held_out = world()
+    label = pd.Series(population.astype(object))
+    before = label.copy()
+    AncestryCaller.learn(genotypes, label, None, ~held_out, 0)
+    pd.testing.assert_series_equal(label, before)
 
 
 def test_one_group_alone_tells_nothing() -> None:
     likelihood, n_sites, label, fold = labelled(300)
     group = np.array([0, 0, 0, 0, 0, 1])
-    assert powers(likelihood, n_sites, label, fold, np.zeros((6, 2, 6)), group)[0] == 0
+    found = powers(likelihood, n_sites, label, fold, np.zeros((6, 2, 6)), group)
+    assert np.isnan(found).tolist() == [True, False]
 
 
 def test_random_sites_count_in_full_and_linked_ones_by_their_windows() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ancestry_ddvi.genotypes import MISSING
-from ancestry_ddvi.preprocessing.ploidy import MIN_EXPECTED, MIN_REFERENCE, GenotypeShares
+from ancestry_ddvi.preprocessing.ploidy import MIN_HETEROZYGOUS, MIN_REFERENCE, GenotypeShares
 
 
 def drawn(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def test_only_samples_of_one_allele_are_haploid_and_no_one_by_few_sites() -> Non
     typical = found.typical(np.arange(100, 200))
     assert 0.9 < typical < 1.1
     assert np.flatnonzero(found.is_haploid(typical)).tolist() == list(range(50))
-    few = int(MIN_EXPECTED / 0.5)  # of at most .5 each
+    few = int(MIN_HETEROZYGOUS / 0.5)  # of at most .5 each
     assert not GenotypeShares.of(dosage[:, :few], frequency[:few]).is_haploid(typical).any()
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ancestry_ddvi.ancestry.typicality import Neighbourhoods, differences
+from ancestry_ddvi.errors import NotEnoughDataError
 
 IDENTITY_WEIGHT = 1.0
 """Of the squared distance of W from the identity, in nats a sample."""
@@ -47,7 +48,7 @@ class Calibration:
         What typicality is told by.
     power
         Share of samples of an ancestry that the reference lacks that typicality tells: each group
-        left out in turn.
+        left out in turn; nan where none can be.
     """
 
     n_sites: float
@@ -72,7 +73,7 @@ class Calibration:
     ) -> Calibration:
         """From (n, L) log-likelihoods over about as many sites (n,), the true populations (n,), and
         folds (n,) for the distances to populations; sooner from a `start` of more or fewer sites.
-        `shift` is from `PopulationCounts.shift`, the `temperature` from `cross_fitted`, the `power`
+        `shift` is from `mean_shift`, the `temperature` from `cross_fitted`, the `power`
         from `powers`.
         """
         u = differences(likelihood) / n_sites[:, None]
@@ -179,17 +180,35 @@ def _fit_link(
     u: np.ndarray, label: np.ndarray, start: Calibration | None
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """W, b, a and nu of least penalised log loss."""
-    n_classes = u.shape[1]
     # In units of a typical lead of the best over the next, where all that is learnt is near 1 and
-    # single precision will do.
+    # single precision will do, in half the time; where populations are so far apart that the loss
+    # is flat, its line search may fail.
     top = np.sort(u, axis=1)
     unit = float(np.median(top[:, -1] - top[:, -2])) + 1e-12
-    x, y = torch.as_tensor((u / unit).astype(np.float32)), torch.as_tensor(label)
-    identity = torch.eye(n_classes)
+    for dtype in (torch.float32, torch.float64):
+        try:
+            found = _least_loss(torch.as_tensor(u / unit, dtype=dtype), label, start)
+        except RuntimeError:
+            continue
+        if all(np.isfinite(part).all() for part in found):
+            weight, bias, slope, tail = found
+            return weight, bias, slope / unit, tail
+    raise NotEnoughDataError(
+        f"no calibration of {u.shape[1]} populations by {len(u)} labelled samples was found; leave "
+        "out the smallest populations, or learn without labels"
+    )
+
+
+def _least_loss(
+    x: Tensor, label: np.ndarray, start: Calibration | None
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """`_fit_link` in the units and the precision of x."""
+    n_classes, y = x.shape[1], torch.as_tensor(label)
+    identity = torch.eye(n_classes, dtype=x.dtype)
     first = (0.0, 1.0, np.zeros((n_classes, n_classes)), np.zeros(n_classes))
     if start is not None:
         first = (0.0, float(np.log(start.tail)), start.weight - np.eye(n_classes), start.bias)
-    parameters = [torch.tensor(v, dtype=torch.float32, requires_grad=True) for v in first]
+    parameters = [torch.tensor(v, dtype=x.dtype, requires_grad=True) for v in first]
     log_slope, log_tail, off, bias = parameters
     optimiser = torch.optim.LBFGS(
         parameters,
@@ -204,7 +223,7 @@ def _fit_link(
         total: Tensor = -log_p[torch.arange(len(y)), y].mean()
         total = total + IDENTITY_WEIGHT * off.square().sum() + BIAS_WEIGHT * bias.square().sum()
         # Weak, and all that holds them where no sample is in doubt.
-        total = total + 1e-3 * (log_tail - 1).square() + 1e-4 * log_slope.square()
+        total = total + 1e-3 * (log_tail - 1).square() + 1e-3 * log_slope.square()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -213,6 +232,6 @@ def _fit_link(
         return (
             (identity + off).double().numpy(),
             bias.double().numpy(),
-            float(log_slope.exp()) / unit,
+            float(log_slope.exp()),
             float(log_tail.exp()),
         )

@@ -33,7 +33,11 @@ MIN_SAMPLES_EACH = 10
 """Labelled samples that a population needs to be called."""
 
 MIN_SITES = 30
-"""Sites below which nothing is called."""
+"""Effective sites below which nothing is called; the lowest level of calibration."""
+
+MIN_SPREAD = 0.75
+"""Of samples whose sites are linked, so that fewer than this share of them count, it is not known
+how many of another ancestry typicality tells: fewer than by as many random sites (`powers`)."""
 
 MAX_SITES = 50_000
 """Sites that are kept, evenly over those of the reference: more would be more of the same linked
@@ -44,7 +48,7 @@ N_CALIBRATED = 4000
 """Samples, at most, that calibration learns from."""
 
 LEVEL_RATIO = 2
-"""Calibration is learnt at all sites, at half of them, and so on down to `MIN_SITES`."""
+"""Calibration is learnt at all sites, at about half of them, and so on down to `MIN_SITES`."""
 
 TEMPERED = 3
 """Temperatures, which cost most, are learnt at one level in so many; they change slowly."""
@@ -101,7 +105,7 @@ class AncestryCalls:
         (n,) bool: samples that were read as one allele a site (`preprocessing.ploidy`).
     power
         (n,) share of samples of an ancestry that the reference lacks that typicality tells by so
-        many sites (`typicality`); nan as typicality.
+        many sites (`typicality`); nan as typicality, and where it is not known (`MIN_SPREAD`).
     """
 
     sample_id: np.ndarray
@@ -142,7 +146,7 @@ class AncestryCalls:
         columns: dict[str, Any] = {
             "sample_id": self.sample_id,
             "n_sites": self.n_sites,
-            "effective_sites": np.round(self.effective_sites, 1),
+            "effective_sites": np.round(self.effective_sites).astype(int),
             "typicality": self.typicality,
             "typicality_power": self.power,
         }
@@ -150,7 +154,10 @@ class AncestryCalls:
             if table.shape[1]:
                 columns[level], columns[f"{level}_probability"] = self._called(table, config)
         columns |= {f"p_{name}": self.group[name].to_numpy() for name in self.group}
-        columns |= {f"p_{name}": self.population[name].to_numpy() for name in self.population}
+        for name in self.population:
+            # A population may be named like a group.
+            column = f"p_population_{name}" if f"p_{name}" in columns else f"p_{name}"
+            columns[column] = self.population[name].to_numpy()
         return pd.DataFrame(columns)
 
     def _called(self, table: pd.DataFrame, config: CallConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +229,7 @@ class AncestryCaller:
         -------
         None if there are not two populations with at least `MIN_SAMPLES_EACH` samples.
         """
-        label = population.to_numpy(object, copy=True)  # the labels are the caller's
+        label = np.array(population, dtype=object)  # a copy: the labels are the caller's
         label[~train | pd.isna(label)] = None
         names, size = np.unique(label[label != None].astype(str), return_counts=True)  # noqa: E711
         small = names[size < MIN_SAMPLES_EACH].tolist()
@@ -276,10 +283,11 @@ class AncestryCaller:
         haploid = shares.is_haploid(self.heterozygosity)
         known = np.isin(id_hash(genotypes.sample_id), self.counted)
         n_effective = effective_sites(dosage, there, self.variants)
-        said = (n_effective >= MIN_SITES) & ~known
+        spread = n_effective >= MIN_SPREAD * n_sites
         # One allele is half as much as two.
         alleles = np.where(haploid, 0.5, 1.0)
         n_effective *= alleles
+        said = (n_effective >= MIN_SITES) & ~known
         n, n_populations = genotypes.n_samples, len(self.counts.population)
         p, typicality = np.full((n, n_populations), np.nan), np.full(n, np.nan)
         for one_allele in (False, True):
@@ -292,7 +300,8 @@ class AncestryCaller:
                 p[rows] = np.exp(log_p)
         power = np.full(n, np.nan)
         levels = np.log([level.n_sites for level in self.levels])
-        power[said] = np.interp(np.log(n_effective[said]), levels, [x.power for x in self.levels])
+        rows = said & spread
+        power[rows] = np.interp(np.log(n_effective[rows]), levels, [x.power for x in self.levels])
         return AncestryCalls(
             genotypes.sample_id,
             n_sites,
@@ -417,8 +426,8 @@ def _calibrate(
 ) -> tuple[tuple[Calibration, ...], dict[str, Any]]:
     """Learn every level from likelihoods under counts without the sample itself."""
     m = dosage.shape[1]
-    n_levels = 1 + int(np.log(m / MIN_SITES) / np.log(LEVEL_RATIO))
-    shares = [float(LEVEL_RATIO) ** -i for i in reversed(range(n_levels))]
+    n_levels = 1 + int(np.ceil(np.log(m / MIN_SITES) / np.log(LEVEL_RATIO)))
+    shares = np.geomspace(MIN_SITES / m, 1, n_levels)
     label = number[rows]
     fold = np.empty(len(rows), dtype=int)
     for j in np.unique(label):
@@ -450,9 +459,7 @@ def _calibrate(
     for i, (found, size, t) in enumerate(zip(likelihood, n_sites, all_t, strict=True)):
         power = powers(found, size, label, fold, shift, unit)
         start = levels[-1] if levels else None
-        level = Calibration.learn(
-            found, size, label, fold, shift, start, float(t), float(power.mean())
-        )
+        level = Calibration.learn(found, size, label, fold, shift, start, float(t), _mean(power))
         levels.append(level)
         if i in crossed:
             p = np.exp(crossed[i][1])
@@ -462,8 +469,9 @@ def _calibrate(
                 of_group = _grouped(p, counts.group, len(groups))
                 shown |= _scores(of_group, counts.group[label], "superpopulation")
             card.append(shown)
-            told = dict(zip(groups or counts.population, power.tolist(), strict=True))
-            left_out.append({"sites": shown["sites"], **told})
+            names = groups if len(groups) > 1 else counts.population
+            told = zip(names, power.tolist(), strict=True)
+            left_out.append({"sites": shown["sites"]} | {k: v for k, v in told if v == v})
     return tuple(levels), {
         "samples": len(rows),
         "cross-validated": card,
@@ -472,8 +480,14 @@ def _calibrate(
 
 
 def _units(counts: PopulationCounts, groups: tuple[str, ...]) -> np.ndarray:
-    """(L,) number of each population's group, or of itself where there are no groups."""
-    return counts.group if groups else np.arange(len(counts.population))
+    """(L,) number of each population's group, or of itself where there are no two groups."""
+    return counts.group if len(groups) > 1 else np.arange(len(counts.population))
+
+
+def _mean(power: np.ndarray) -> float:
+    """Over the groups that could be left out; nan if none could."""
+    measured = power[np.isfinite(power)]
+    return float(measured.mean()) if len(measured) else float("nan")
 
 
 def _scores(p: np.ndarray, label: np.ndarray, level: str) -> dict[str, float]:

@@ -44,7 +44,8 @@ class Neighbourhoods:
     shift
         (L, 2, L - 1) c_l and e_l.
     atypical
-        (N_QUANTILES,) quantiles of D over training samples, ascending.
+        (N_QUANTILES,) quantiles of D over training samples, ascending. Of n training samples one
+        new one in n + 1 has a larger D than all of them, which may be more than `ATYPICAL`.
     """
 
     centre: np.ndarray
@@ -78,7 +79,7 @@ def powers(
     group: np.ndarray,
 ) -> np.ndarray:
     """(G,) share of the samples of each group that are told to be of none of the populations where
-    these are those of the other groups; 0 where these are fewer than two, which tell nothing.
+    these are those of the other groups; nan where these are fewer than two, which tell nothing.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def powers(
     group
         (L,) number of each population's group.
     """
-    found = np.zeros(group.max() + 1)
+    found = np.full(group.max() + 1, np.nan)
     for g in range(len(found)):
         there = np.flatnonzero(group != g)
         if len(there) < 2:

@@ -22,10 +22,13 @@ MAX_HAPLOID = 0.2
 """A sample with a smaller share of the reference's h is taken as haploid: more than of genomes with
 long runs of homozygosity, or called at so low a depth that one allele is often missed."""
 
-MIN_EXPECTED = 20
-"""Expected heterozygous genotypes below which nothing is concluded: of that many unlinked ones a
-diploid sample has less than a fifth in three of a million cases."""
+MIN_HETEROZYGOUS = 5
+"""Expected heterozygous genotypes below which nothing is concluded. Of so few a diploid sample has
+less than a fifth, which is none, in 7 of 1,000 cases, and is then read as saying less than it does;
+of 20 in three of a million."""
 
+MIN_EXPECTED = 20
+"""Expected genotypes without ALT below which nothing is concluded."""
 
 MIN_REFERENCE = 0.95
 """A smaller r, beyond chance, of a file of at most `MAX_FEW` samples shows that sites without ALT
@@ -66,12 +69,12 @@ class GenotypeShares:
         """(n_samples,) r and about two standard errors more, which it is likely below; nan with
         fewer than `MIN_EXPECTED` expected."""
         expected = self._reference_expected
-        return _over(self._reference, expected) + 1 / np.sqrt(np.maximum(expected, 1))
+        return _over(self._reference, expected, MIN_EXPECTED) + 1 / np.sqrt(np.maximum(expected, 1))
 
     @property
     def heterozygous(self) -> np.ndarray:
-        """(n_samples,) h; nan with fewer than `MIN_EXPECTED` expected."""
-        return _over(self._heterozygous, self._expected)
+        """(n_samples,) h; nan with fewer than `MIN_HETEROZYGOUS` expected."""
+        return _over(self._heterozygous, self._expected, MIN_HETEROZYGOUS)
 
     def typical(self, rows: np.ndarray) -> float:
         """Median h of a reference's samples; 0, which calls nobody haploid, if none is known."""
@@ -85,8 +88,8 @@ class GenotypeShares:
         return haploid
 
 
-def _over(counted: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def _over(counted: np.ndarray, expected: np.ndarray, least: float) -> np.ndarray:
     """(n_samples,) share; nan where too few are expected."""
     share = np.full(len(counted), np.nan)
-    np.divide(counted, expected, out=share, where=expected >= MIN_EXPECTED)
+    np.divide(counted, expected, out=share, where=expected >= least)
     return share
