@@ -82,23 +82,26 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
             OF_CALLS: figures.pop("sites", None),
             **figures,
         }
+    learnt_from = provenance.get("config", {}).get("max_kinship", 0) >= 1
+    relatives = "" if learnt_from else "Close relatives were not learnt from. "
     about["limits"] = [
         "A population label is not an identity, and a call says only which samples of the "
         "reference have similar genotypes.",
         "Populations that are not in the reference are called `outside reference` only where "
-        "they differ enough; mixtures of its populations get the nearest of them, or `uncertain`.",
+        "they differ enough; mixtures of its populations get the nearest of them, `uncertain`, or, "
+        "of distant ones as children of parents from two continents, `outside reference`.",
         "The fewer sites, the more seldom is an ancestry seen that is not in the reference, with a "
         "few hundred hardly ever; it is then `uncertain`, or called as one of the reference with "
         "a high probability.",
         "Calibrated for sites drawn at random from those of the reference. Sites of a chromosome, "
-        "a region or the exons are linked and count by the 50 kb windows that they are in; whose "
-        "genotypes are of few regions is called the less surely, and of chromosome 6 alone (the "
-        "MHC) a tenth of the samples is falsely `outside reference`.",
-        "Genotyping errors of up to one allele in 100 are reckoned with in typicality, not in "
-        "probabilities; with more, samples are falsely `outside reference`.",
-        "Haploid and pseudo-haploid genotypes have one allele a site, and are read by that; no "
-        "figure here is of such samples.",
-        "Close relatives were not learnt from. New samples that are related to each other or to "
+        "a region or the exons are linked, count by the 50 kb windows that they are in (the length "
+        "is that of human linkage), and call the less surely; of the MHC alone some are falsely "
+        "`outside reference`, and what typicality tells by such sites is not known.",
+        "Genotyping errors of up to one allele in 200 are reckoned with in typicality, not in "
+        "probabilities; the more errors beyond, the more are falsely `outside reference`.",
+        "Haploid and pseudo-haploid genotypes have one allele a site, and are read by that where "
+        "five or more heterozygous ones would be expected; no figure here is of such samples.",
+        f"{relatives}New samples that are related to each other or to "
         "the reference are called one by one: they are no independent evidence. One that is in "
         "the reference under another name, or whose close relative is, is called the more surely.",
     ]

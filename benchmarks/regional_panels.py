@@ -10,6 +10,9 @@ questions, a table each:
    children of training samples, genotypes with errors, one allele a site; with what being counted
    and errors do to likelihoods taken out (`typicality`), and by a caller that learnt without it.
 
+Then who is told who does not belong: each superpopulation left out in turn, by its own samples and
+parts of the genome, beside the power that random sites would have.
+
     python benchmarks/regional_panels.py
 """
 
@@ -56,7 +59,7 @@ PLACES = {MHC: ("6", 25, 35), "11:30-60 Mb": ("11", 30, 60)}
 """Contig, first and last Mb."""
 
 PANELS = {"all": 1.0, "10 %": 0.1, "1 %": 0.01}
-HELD_OUT_ERRORS = (0.0, 0.002, 0.005)
+HELD_OUT_ERRORS = (0.0, 0.002, 0.005, 0.01)
 COPY_ERRORS = (0.0, 0.001, 0.003, 0.01)
 """Share of alleles that are read as the other one."""
 
@@ -171,17 +174,21 @@ def widths(
     }
 
 
-def by_part(
-    caller: AncestryCaller, dosage: np.ndarray, number: np.ndarray, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Scores of held-out samples by part of the genome and way of counting."""
-    sites = Sites.of(caller.variants)
-    m = len(caller.variants)
+def named_parts(sites: Sites, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """All sites, some at random, and those of parts of the genome."""
+    m = len(sites.position)
     found = {"all": np.arange(m)}
     for name, share in list(PANELS.items())[1:]:
         found[f"{name} at random"] = sites.random(round(share * m), rng)
     found |= {f"chromosome {c}": sites.within(c) for c in CHROMOSOMES}
-    found |= {name: sites.place(name) for name in PLACES}
+    return found | {name: sites.place(name) for name in PLACES}
+
+
+def by_part(
+    caller: AncestryCaller, dosage: np.ndarray, number: np.ndarray, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Scores of held-out samples by part of the genome and way of counting."""
+    found = named_parts(Sites.of(caller.variants), rng)
     plain = caller.counts.log_predictive()
     rows: dict[str, Any] = {}
     for name, there in found.items():
@@ -308,7 +315,44 @@ def measure(genotypes: GenotypeMatrix, panel: pd.DataFrame, seed: int) -> dict[s
     samples = belonging(genotypes.dosage[known], number[known], held_out[known], rng)
     found["outside"] = called_outside(callers, samples, genotypes.variants, rng)
     found["left out"] = {way: x.card[LEFT_OUT_CARD] for way, x in callers.items()}
+    click.echo(f"seed {seed}: who belongs")
+    found["strangers"] = strangers(genotypes, panel, held_out, seed, rng)
     return found
+
+
+def strangers(
+    genotypes: GenotypeMatrix,
+    panel: pd.DataFrame,
+    held_out: np.ndarray,
+    seed: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """By part of the genome and superpopulation that the caller has not learnt: share of its
+    samples told, largest share of the others' held-out samples called outside, and the power that
+    as many random sites have."""
+    group = panel["super_pop"].to_numpy(object)
+    panels = named_parts(Sites.of(genotypes.variants), rng)
+    rows: dict[str, Any] = {name: {} for name in panels}
+    for left_out in sorted(set(group)):
+        new = group == left_out
+        caller = AncestryCaller.learn(
+            genotypes, panel["pop"], panel["super_pop"], ~held_out & ~new, seed
+        )
+        assert caller is not None
+        at, power = ([getattr(level, of) for level in caller.levels] for of in ("n_sites", "power"))
+        for name, sites in panels.items():
+            seen = genotypes.select(variants=sites)
+            told, others = (
+                caller.call(seen.select(samples=np.flatnonzero(rows)))
+                for rows in (new, held_out & ~new)
+            )
+            of_random = np.interp(np.log(told.effective_sites), np.log(at), power)
+            rows[name][left_out] = {
+                "told": outside(told.typicality),
+                "others": outside(others.typicality),
+                "power": float(of_random.mean()),
+            }
+    return rows
 
 
 def averaged(of: Sequence[Any]) -> Any:
@@ -378,6 +422,16 @@ def table_of_left_out(mean: dict[str, Any]) -> str:
     return common.table(["sites: shifts", *groups], rows)
 
 
+def table_of_strangers(mean: dict[str, Any]) -> str:
+    groups = list(next(iter(mean.values())))
+    rows = []
+    for name, of in mean.items():
+        told, power = (sum(of[g][x] for g in groups) / len(groups) for x in ("told", "power"))
+        cells = [*(f"{of[g]['told']:.3f}" for g in groups), f"{told:.3f}", f"{power:.3f}"]
+        rows.append([name, *cells, f"{max(of[g]['others'] for g in groups):.3f}"])
+    return common.table(["sites", *groups, "mean", "by random sites", "others, at most"], rows)
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The tables, means over seeds."""
     settings, mean = results["settings"], averaged(list(results["seeds"].values()))
@@ -426,6 +480,15 @@ Share of its training samples that are told where typicality knows the others al
 the card of either caller.
 
 {table_of_left_out(mean["left out"])}
+
+## What is told of a superpopulation that is left out, by part of the genome
+
+Share of all its samples that are called outside a reference of the others; the mean power that as
+many random sites as the effective ones have, by the training samples; and the largest share of the
+others' held-out samples that are called outside. Where sites are linked fewer are told than the
+power of random ones says, so that calls leave it open there.
+
+{table_of_strangers(mean["strangers"])}
 
 Command: `{results["command"]}`
 """

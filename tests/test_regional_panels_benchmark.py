@@ -107,7 +107,7 @@ def test_the_other_caller_differs_in_what_is_taken_out_alone(
     assert copies[script.TAKEN_OUT] < 0.06
     assert copies[script.LEFT_IN] > 0.2
     assert rows["held-out samples"]["samples"] == held_out.sum()
-    assert len(rows) == 10
+    assert len(rows) == 11
 
 
 def test_panels_are_where_they_say(script: ModuleType) -> None:
@@ -169,3 +169,15 @@ def test_the_committed_tables_are_of_the_committed_results(script: ModuleType) -
     path = BENCHMARKS / "results" / "regional_panels.json"
     results = json.loads(path.read_text("utf-8"))
     assert script.markdown(results) == path.with_suffix(".md").read_text("utf-8")
+
+
+def test_strangers_are_told_as_by_a_caller_that_has_not_learnt_them(script: ModuleType) -> None:
+    genotypes, panel, held_out = world()
+    found = script.strangers(genotypes, panel, held_out, 0, np.random.default_rng(0))
+    new = (panel["super_pop"] == "A").to_numpy()
+    caller = AncestryCaller.learn(genotypes, panel["pop"], None, ~held_out & ~new, 0)
+    assert caller is not None
+    for name, which in (("told", new), ("others", held_out & ~new)):
+        called = caller.call(genotypes.select(samples=np.flatnonzero(which)))
+        assert found["all"]["A"][name] == (called.typicality < 0.01).mean()
+    assert found["all"]["A"]["told"] > found[script.MHC]["A"]["told"]
