@@ -82,8 +82,9 @@ def card_of(model: EmbeddingModel, name: str) -> dict[str, Any]:
             OF_CALLS: figures.pop("sites", None),
             **figures,
         }
-    learnt_from = provenance.get("config", {}).get("max_kinship", 0) >= 1
-    relatives = "" if learnt_from else "Close relatives were not learnt from. "
+    config = provenance.get("config")
+    apart = not isinstance(config, dict) or config.get("max_kinship") != 1
+    relatives = "Close relatives were not learnt from. " if apart else ""
     about["limits"] = [
         "A population label is not an identity, and a call says only which samples of the "
         "reference have similar genotypes.",
