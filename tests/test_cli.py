@@ -692,7 +692,10 @@ def test_no_variant_of_the_model_in_the_file(
     ("options", "words"),
     [
         ([], ("--absent-is-ref", "give one with --model")),
-        (["--model", "results", "--maf", ".1"], ("--absent-is-ref with --maf", "one of them")),
+        (
+            ["--model", "results", "--exclude", "some.txt"],
+            ("--absent-is-ref with --exclude", "one of them"),
+        ),
     ],
 )
 def test_absent_is_ref_where_it_makes_no_sense(
@@ -703,9 +706,10 @@ def test_absent_is_ref_where_it_makes_no_sense(
     words: tuple[str, ...],
 ) -> None:
     given = [str(quick_results) if o == "results" else o for o in options]
+    Path("some.txt").write_text("rs1\n")
     outcome = ancestry_ddvi_command("embed", cut.few, "--absent-is-ref", *given)
     check_refusal(outcome, *words)
-    assert os.listdir() == []
+    assert os.listdir() == ["some.txt"]
 
 
 def test_too_few_variants_of_the_model(
