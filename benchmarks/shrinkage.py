@@ -313,12 +313,12 @@ def markdown(results: dict[str, Any]) -> str:
 D: squared distance between the centroids of a population's training and of its held-out samples,
 over what sampling error gives (1 expected). b: distance from the centre of held-out centroids over
 that of training centroids (1: no shrinkage), weighted by squared distance. Formulas:
-`benchmarks/shrinkage.py`. By chance: 90 % range of {N_SPLITS} splits of each population among the same
-scores. Corrected: as the product has them, scores of training samples multiplied by their
+`benchmarks/shrinkage.py`. By chance: 90 % range of {N_SPLITS} splits of each population among the
+same scores. Corrected: as the product has them, scores of training samples multiplied by their
 shrinkage, which is {rho[:5].min():.3f} to {rho[:5].max():.3f} in components 1 to 5 and
-{rho[5:].min():.3f} to {rho[5:].max():.3f} in the other {len(rho) - 5} of all samples; {n_local:.0f} local
-components have their own. Not corrected: training samples projected like new ones, and on the map
-placed from these scores by the same model.
+{rho[5:].min():.3f} to {rho[5:].max():.3f} in the other {len(rho) - 5} of all samples; {n_local:.0f}
+local components have their own. Not corrected: training samples projected like new ones, and on the
+map placed from these scores by the same model.
 
 {in_words(seeds)}
 
