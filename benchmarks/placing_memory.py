@@ -129,8 +129,8 @@ def markdown(results: dict[str, Any]) -> str:
     return f"""# Memory of placing many samples
 
 Bundled samples (`{results["data"]}`) drawn with replacement, {100 * CHANGED:g} % of the genotypes
-changed and {100 * MISSED:g} % missing, {runs[0]["variants"]:,} sites in a .bed; {runs[0]["at_once"]:,}
-samples are read and placed at a time. {results["machine"]}, one thread, fresh processes, imports
+changed and {100 * MISSED:g} % missing, {runs[0]["variants"]:,} sites in a .bed. Read and placed are
+{runs[0]["at_once"]:,} samples at a time. {results["machine"]}, one thread, fresh processes, imports
 included. `ancestry-ddvi embed FILE --model {model["name"]} --no-pictures`; the model's map was
 trained for {model["map_steps"]:,} steps, on which neither memory nor time depends.
 

@@ -96,7 +96,7 @@ class Agreement:
 def agreement(
     x: np.ndarray, number: np.ndarray, held_out: np.ndarray, groups: dict[str, slice]
 ) -> dict[str, Agreement]:
-    """By group of the components of x (n, K)."""
+    """By group of the components of x (n, K), if there are any of it."""
     train, new = (Centroids.of(x[part], number[part]) for part in (~held_out, held_out))
     centre = x[~held_out].mean(axis=0)
     t, h = train.mean - centre, new.mean - centre
@@ -104,6 +104,8 @@ def agreement(
     u2, v2 = train.squares / (n - 1), new.squares / (m - 1)
     found = {}
     for name, k in groups.items():
+        if not x[:, k].size:
+            continue
         expected = (u2 / n + v2 / m)[:, k].sum(axis=1)
         length = (t**2 - u2 / n)[:, k].sum()
         found[name] = Agreement(
@@ -214,7 +216,8 @@ def run(genotypes: GenotypeMatrix, population: np.ndarray, config: EmbedConfig) 
 
 def joined(seeds: list[dict[str, Any]], space: str, way: str, group: str) -> dict[str, Any]:
     """A row over seeds: distances of all, means of all else."""
-    of = [seed["places"][space][way][group] for seed in seeds]
+    places_of = (seed["places"][space][way] for seed in seeds)
+    of = [each[group] for each in places_of if group in each]
     return {
         "distances": [x for each in of for x in each["distances"]],
         **{name: mean(each[name] for each in of) for name in ("slope", "spread")},
@@ -231,8 +234,8 @@ def between(low_high: list[float], digits: int = 2) -> str:
 
 def main_table(seeds: list[dict[str, Any]]) -> str:
     rows = []
-    for space, groups in GROUPS.items():
-        for group in groups:
+    for space in GROUPS:
+        for group in seeds[0]["places"][space][CORRECTED]:
             for way in (CORRECTED, RAW):
                 row = joined(seeds, space, way, group)
                 chance = row["by chance"]
