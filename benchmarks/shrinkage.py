@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import click
@@ -85,10 +85,22 @@ class Centroids:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the two parts of the populations lie: D_j (J,), b, and the standard deviation within
-    populations of held-out samples over that of training samples."""
+    """How the two parts of the populations lie.
+
+    Attributes
+    ----------
+    distance
+        (J,) D_j.
+    shift
+        (J,) distance between the two centroids, in standard deviations of the training samples.
+    slope
+        b.
+    spread
+        Standard deviation within populations of held-out samples over that of training samples.
+    """
 
     distance: np.ndarray
+    shift: np.ndarray
     slope: float
     spread: float
 
@@ -108,8 +120,10 @@ def agreement(
             continue
         expected = (u2 / n + v2 / m)[:, k].sum(axis=1)
         length = (t**2 - u2 / n)[:, k].sum()
+        apart = ((h - t) ** 2)[:, k].sum(axis=1)
         found[name] = Agreement(
-            ((h - t) ** 2)[:, k].sum(axis=1) / expected,
+            apart / expected,
+            np.sqrt(apart / u2[:, k].sum(axis=1)),
             float((t * h)[:, k].sum() / length),
             float(np.sqrt(v2[:, k].sum() / u2[:, k].sum())),
         )
@@ -140,6 +154,7 @@ def measure(
         chance = [each[name] for each in drawn]
         rows[name] = {
             "distances": of.distance.tolist(),
+            "shifts": of.shift.tolist(),
             "slope": of.slope,
             "spread": of.spread,
             "by chance": {
@@ -195,6 +210,10 @@ def run(genotypes: GenotypeMatrix, population: np.ndarray, config: EmbedConfig) 
     who = number >= 0
     held_out = fitted.held_out[who]
     rng = np.random.default_rng(config.seed)
+    scores = places(fitted, genotypes)
+    extractor = fitted.model.extractor
+    single = {str(k): slice(k, k + 1) for k in range(len(extractor.shrinkage))}
+    found = agreement(scores[COMPONENTS][RAW][who], number[who], held_out, single).values()
     return {
         "populations": {
             name: [
@@ -202,14 +221,19 @@ def run(genotypes: GenotypeMatrix, population: np.ndarray, config: EmbedConfig) 
             ]
             for j, name in enumerate(names)
         },
-        "shrinkage": fitted.model.extractor.shrinkage.tolist(),
-        "local components": fitted.features.x.shape[1] - len(fitted.model.extractor.shrinkage),
+        "shrinkage": extractor.shrinkage.tolist(),
+        "of single components": {
+            "eigenvalue": extractor.eigenvalue.tolist(),
+            "slope": [of.slope for of in found],
+            "spread": [of.spread for of in found],
+        },
+        "local components": extractor.loadings.shape[1] - len(extractor.shrinkage),
         "places": {
             space: {
                 way: measure(x[who], number[who], held_out, GROUPS[space], rng)
                 for way, x in of.items()
             }
-            for space, of in places(fitted, genotypes).items()
+            for space, of in scores.items()
         },
     }
 
@@ -239,11 +263,10 @@ def main_table(seeds: list[dict[str, Any]]) -> str:
             for way in (CORRECTED, RAW):
                 row = joined(seeds, space, way, group)
                 chance = row["by chance"]
-                name = space if space == MAP else f"{space} {group}"
                 rows.append(
                     [
-                        f"{name}, {way}",
-                        f"{mean(row['distances']):.2f}",
+                        f"{named(space, group)}, {way}",
+                        f"{mean(row['distances']):.2f} ({median(row['distances']):.2f})",
                         between(chance["mean distance"]),
                         between(ends(row["distances"])),
                         between(chance["distances"]),
@@ -253,29 +276,60 @@ def main_table(seeds: list[dict[str, Any]]) -> str:
                         between(chance["spread"], 3),
                     ]
                 )
-    header = ["", "D, mean", "by chance", "D, 90 % of populations", "by chance", "b", "by chance"]
+    header = [
+        "",
+        "D, mean (median)",
+        "mean by chance",
+        "D, 90 % of populations",
+        "by chance",
+        "b",
+        "by chance",
+    ]
     return common.table([*header, "sd, held-out / training", "by chance"], rows)
 
 
+def named(space: str, group: str) -> str:
+    return space if space == MAP else f"{space} {group}"
+
+
 def in_words(seeds: list[dict[str, Any]]) -> str:
-    """What comes out, a line for the components, one for the map."""
+    """What comes out of the scores as the product has them, a line for each group."""
     lines = []
     for space in GROUPS:
-        row = joined(seeds, space, CORRECTED, ALL)
-        low, high = row["by chance"]["mean distance"]
-        found = mean(row["distances"])
-        verdict = "agree within sampling error" if found <= high else "differ by more than that"
-        low_b, high_b = row["by chance"]["slope"]
-        shrunk = "no shrinkage beyond chance"
-        if not low_b <= row["slope"] <= high_b:
-            toward = "nearer to the centre" if row["slope"] < 1 else "further from the centre"
-            shrunk = f"held-out samples lie {toward} by {abs(1 - row['slope']):.1%}"
-        lines.append(
-            f"- *{space.capitalize()}*: the centroids {verdict} (mean D {found:.2f}, by chance "
-            f"{low:.2f} to {high:.2f}); {shrunk} (b {row['slope']:.3f}, by chance "
-            f"{low_b:.3f} to {high_b:.3f})."
-        )
+        for group in seeds[0]["places"][space][CORRECTED]:
+            row = joined(seeds, space, CORRECTED, group)
+            found, b = mean(row["distances"]), row["slope"]
+            low, high = row["by chance"]["mean distance"]
+            low_b, high_b = row["by chance"]["slope"]
+            verdict = "agree within sampling error" if found <= high else "differ by more than that"
+            shrunk = "no shrinkage beyond chance"
+            if not low_b <= b <= high_b:
+                toward = "nearer to the centre" if b < 1 else "further from the centre"
+                shrunk = f"held-out samples lie {toward} by {100 * abs(1 - b):.1f} %"
+            lines.append(
+                f"- *{named(space, group)}*: the centroids {verdict} (mean D {found:.2f}, by\n"
+                f"  chance {low:.2f} to {high:.2f}); {shrunk}\n"
+                f"  (b {b:.3f}, by chance {low_b:.3f} to {high_b:.3f})."
+            )
     return "\n".join(lines)
+
+
+def table_of_components(seeds: list[dict[str, Any]]) -> str:
+    rows = []
+    for k, rho in enumerate(zip(*(seed["shrinkage"] for seed in seeds), strict=True)):
+        of = {
+            name: mean(seed["of single components"][name][k] for seed in seeds)
+            for name in ("eigenvalue", "slope", "spread")
+        }
+        cells = [mean(rho), of["slope"], of["spread"]]
+        rows.append([str(k + 1), f"{of['eigenvalue']:.2f}", *(f"{x:.3f}" for x in cells)])
+    header = ["component", "eigenvalue", "the product's correction", "b", "sd, held-out / training"]
+    return common.table(header, rows)
+
+
+def of_population(seed: dict[str, Any], name: str, space: str, way: str, what: str) -> float:
+    j = list(seed["populations"]).index(name)
+    return float(seed["places"][space][way][ALL][what][j])
 
 
 def table_of_populations(seeds: list[dict[str, Any]]) -> str:
@@ -286,14 +340,12 @@ def table_of_populations(seeds: list[dict[str, Any]]) -> str:
         of = [seed for seed in seeds if name in seed["populations"]]
         counts = [f"{mean(seed['populations'][name][i] for seed in of):.0f}" for i in (0, 1)]
         cells = [
-            mean(
-                seed["places"][space][way][ALL]["distances"][list(seed["populations"]).index(name)]
-                for seed in of
-            )
-            for space, way in columns
+            mean(of_population(seed, name, *where, "distances") for seed in of) for where in columns
         ]
+        cells.append(mean(of_population(seed, name, MAP, CORRECTED, "shifts") for seed in of))
         rows.append([name, *counts, *(f"{x:.2f}" for x in cells)])
-    header = ["population", "training", "held-out", *(f"{s}, {w}" for s, w in columns)]
+    header = ["population", "training", "held-out", *(f"D, {s}, {w}" for s, w in columns)]
+    header.append("map: apart / sd")
     return common.table(header, rows)
 
 
@@ -327,9 +379,18 @@ map placed from these scores by the same model.
 
 {main_table(seeds)}
 
+## By component
+
+The ratio that training samples should be multiplied by is b of scores that are not corrected, and
+what they are multiplied by is the product's correction. Where populations hardly differ in a
+component, b is uncertain.
+
+{table_of_components(seeds)}
+
 ## By population
 
-D in all components and on the map.
+D in all components and on the map; and how far the two centroids are apart on the map as the
+product has it, in standard deviations of the population's training samples.
 
 {table_of_populations(seeds)}
 

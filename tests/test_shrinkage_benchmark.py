@@ -49,6 +49,7 @@ def test_two_samples_beside_two_by_hand(script: ModuleType) -> None:
     found = script.agreement(x, np.repeat([0, 1], 4), held_out, WHOLE)["all"]
     # t = -2, h = 0, variances 2 and 8; t = h = 2, variances 2 and 2. The centre is 0.
     assert found.distance == pytest.approx([4 / (2 / 2 + 8 / 2), 0])
+    assert found.shift == pytest.approx([2 / np.sqrt(2), 0])
     assert found.slope == pytest.approx((0 + 4) / (4 - 1 + 4 - 1))
     assert found.spread == pytest.approx(np.sqrt(10 / 4))
 
@@ -136,6 +137,8 @@ def test_places_are_those_of_the_run_and_without_the_correction(
     counts = np.array(list(found["populations"].values()))
     assert counts.sum(axis=0).tolist() == [train.sum(), fitted.held_out.sum()]
     # Without the correction training samples lie further out.
+    assert found["shrinkage"] == pytest.approx(rho)
+    assert found["of single components"]["slope"][:2] == pytest.approx(rho[:2], abs=0.1)
     whole = {way: of["all"]["slope"] for way, of in found["places"]["components"].items()}
     assert whole["not corrected"] < whole["corrected"] - 0.02
 
@@ -150,11 +153,12 @@ def test_what_is_said_is_what_was_found(script: ModuleType) -> None:
             "map": {"corrected": {"all": shrunk}},
         }
     }
-    first, second = script.in_words([seed]).splitlines()
+    first, second = script.in_words([seed]).split("- *map*")
     assert "agree within sampling error (mean D 1.00" in first
+    assert first.startswith("- *components all*")
     assert "no shrinkage beyond chance" in first
     assert "differ by more than that (mean D 3.00" in second
-    assert "nearer to the centre by 15.0%" in second
+    assert "nearer to the centre by 15.0 %" in second
 
 
 def test_the_committed_tables_are_of_the_committed_results(script: ModuleType) -> None:
