@@ -99,11 +99,11 @@ def in_words(runs: list[dict[str, Any]]) -> str:
     less, more = whole[0], whole[-1]
     each = 1000 * genotypes_mb(more) / more["samples"]
     grows = growth(less, more, "peak_mb")
-    verdict = "it does not hold them" if grows < each / 2 else "**it seems to hold them**"
+    verdict = "are not held" if grows < each / 2 else "**seem to be held**"
     return (
         f"From {less['samples']:,} to {more['samples']:,} samples memory grows by {grows:.1f} MB a "
-        f"1,000 samples,\nof which the genotypes are {each:.1f} MB: {verdict}. The tables that are "
-        f"written grow by {growth(less, more, 'tables_mb'):.2f} MB as text."
+        f"1,000 samples, whose\ngenotypes are {each:.1f} MB at a byte each: these {verdict}. The "
+        f"tables that are written grow by\n{growth(less, more, 'tables_mb'):.2f} MB, as text."
     )
 
 
@@ -136,7 +136,9 @@ trained for {model["map_steps"]:,} steps, on which neither memory nor time depen
 
 {common.table([*header, "CPU s a 1,000 samples"], rows)}
 
-{in_words(runs)} Genotypes: a byte each.
+{in_words(runs)}
+
+CPU seconds are of these processes alone; in wall seconds is what else the machine did.
 
 CPU seconds of the stages; loading the libraries is in none of them:
 

@@ -93,9 +93,9 @@ def test_memory_that_holds_the_genotypes_is_told(script: ModuleType) -> None:
     few = run(1000, 300)
     said = script.in_words([few, run(10_000, 500), run(30_000, 540)])
     assert "grows by 2.0 MB a 1,000 samples" in said
-    assert "the genotypes are 10.0 MB: it does not hold them" in said
-    assert "grow by 0.20 MB as text" in said
-    assert "it seems to hold them" in script.in_words([few, run(10_000, 500), run(30_000, 700)])
+    assert "genotypes are 10.0 MB at a byte each: these are not held" in said
+    assert "grow by\n0.20 MB, as text" in said
+    assert "seem to be held" in script.in_words([few, run(10_000, 500), run(30_000, 700)])
     # What the first batch takes is no growth.
     assert script.in_words([few, run(10_000, 500)]).startswith("No run has more")
 
