@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ancestry_ddvi.ancestry import KNOWN, NO_DATA, TOO_FEW, AncestryCalls, CallConfig
+from ancestry_ddvi.ancestry.calls import MIN_SPREAD
 from ancestry_ddvi.checkpoint import EmbeddingModel, load_model
 from ancestry_ddvi.console import Console, Verbosity
 from ancestry_ddvi.ddvi.loop import History
@@ -587,13 +588,16 @@ def _describe_calls(
             "samples of an ancestry that the reference lacks typicality tells "
             f"{np.median(calls.power[weak]):.0%}: {nearest}"
         )
-    if (unknown := said & ~measured).any():
-        console.warn(
-            f"{counted(int(unknown.sum()), 'sample is', 'samples are')} called by sites of a part "
-            "of the genome, or from a reference of too few populations to leave some out: what "
-            f"typicality tells of ancestries that it lacks is not known, and less than else; "
-            f"{nearest}"
-        )
+    linked = calls.effective_sites < MIN_SPREAD * np.where(calls.haploid, 0.5, 1) * calls.n_sites
+    for unknown, why in (
+        (said & ~measured & linked, "are called by sites that are linked, of a part of the genome"),
+        (said & ~measured & ~linked, "have a reference of too few populations to leave some out"),
+    ):
+        if unknown.any():
+            console.warn(
+                f"{int(unknown.sum()):,} of the samples {why}: what typicality tells of ancestries "
+                f"that the reference lacks is not known; {nearest}"
+            )
     return {
         "threshold": config.threshold,
         "min_typicality": config.min_typicality,

@@ -16,7 +16,8 @@ from conftest import POPULATIONS, Cut
 from helpers import write_vcf
 
 from ancestry_ddvi import load_model, read_genotypes
-from ancestry_ddvi.ancestry import NO_DATA, CallConfig
+from ancestry_ddvi.ancestry import NO_DATA, CallConfig, calls
+from ancestry_ddvi.ancestry.effective_sites import effective_sites
 from ancestry_ddvi.errors import ModelFileError
 from ancestry_ddvi.genotypes import MISSING
 from ancestry_ddvi.pipeline import embed_file
@@ -281,7 +282,7 @@ def test_the_command_lists_and_shows_models(quick_results: Path, tmp_path: Path)
 
 
 def test_a_run_says_which_calls_are_worth_little(
-    cut: Cut, quick_results: Path, tmp_path: Path
+    cut: Cut, quick_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genotypes = read_genotypes(cut.vcf).select(samples=np.arange(0, 150, 15))
     new = replace(genotypes, sample_id=np.array([f"new{i}" for i in range(10)]))
@@ -293,6 +294,7 @@ def test_a_run_says_which_calls_are_worth_little(
         ("all", new),
         ("haploid", replace(new, dosage=once)),
         ("few", new.select(variants=np.arange(0, new.n_variants, 20))),
+        ("linked", new),
         ("alt only", new.select(samples=[0], variants=new.dosage[0] > 0)),
         (
             "alt only of two",
@@ -301,7 +303,10 @@ def test_a_run_says_which_calls_are_worth_little(
     ):
         (path,) = write_genotypes(matrix, tmp_path / f"{name}.vcf")
         out = tmp_path / name
-        embed_file(path, out_dir=out, model_path=quick_results, config=QUICK, pictures=False)
+        with monkeypatch.context() as patch:
+            if name == "linked":  # the sites of the cut lie far apart
+                patch.setattr(calls, "effective_sites", lambda *of: effective_sites(*of) / 2)
+            embed_file(path, out_dir=out, model_path=quick_results, config=QUICK, pictures=False)
         warnings[name] = "\n".join(strict_json(out / "run.json")["warnings"])
     power = {
         name: pd.read_csv(tmp_path / name / "ancestry.csv")["typicality_power"] for name in warnings
@@ -313,6 +318,10 @@ def test_a_run_says_which_calls_are_worth_little(
     assert (power["all"] > 0.5).all()
     assert "heterozygous" not in warnings["all"] + warnings["few"]
     assert "so few sites" not in warnings["all"]
+    assert "10 of the samples are called by sites that are linked" in warnings["linked"]
+    assert power["linked"].isna().all()
+    assert "linked, of a part" not in warnings["all"] + warnings["few"]
+    assert "too few populations" not in "".join(warnings.values())
     for name, said in warnings.items():
         assert ("--absent-is-ref" in said) == name.startswith("alt only")
     # Taken as what they are they are placed as by all.
