@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ancestry_ddvi import GenotypeMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
 GENOTYPES = ROOT / "data" / "1kg_phase3_24k.vcf.gz"
@@ -52,6 +55,16 @@ def digest(*paths: Path) -> str:
     for path in paths:
         total.update(path.read_bytes())
     return total.hexdigest()
+
+
+def random_cut(genotypes: GenotypeMatrix, n_samples: int, n_variants: int) -> GenotypeMatrix:
+    """So many samples and variants at random, in their order: small data for a test of a script."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    cut = zip(genotypes.dosage.shape, (n_samples, n_variants), strict=True)
+    samples, variants = (np.sort(rng.permutation(of)[:n]) for of, n in cut)
+    return genotypes.select(samples=samples, variants=variants)
 
 
 def code_digest(*folders: str) -> str:

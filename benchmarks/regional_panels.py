@@ -502,10 +502,7 @@ def main(seeds: int, quick: bool, out: Path) -> None:
     torch.set_num_threads(1)
     genotypes = read_genotypes(common.GENOTYPES)
     if quick:
-        rng = np.random.default_rng(0)
-        cut = zip(genotypes.dosage.shape, (QUICK_SAMPLES, QUICK_SITES), strict=True)
-        samples, variants = (np.sort(rng.permutation(of)[:n]) for of, n in cut)
-        genotypes = genotypes.select(samples=samples, variants=variants)
+        genotypes = common.random_cut(genotypes, QUICK_SAMPLES, QUICK_SITES)
     panel = read_labels(common.PANEL, genotypes.sample_id).frame.reset_index(drop=True)
     results = {
         "settings": {

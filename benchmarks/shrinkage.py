@@ -406,10 +406,7 @@ def main(seeds: int, quick: bool, out: Path) -> None:
     torch.set_num_threads(1)
     genotypes, config = read_genotypes(common.GENOTYPES), EmbedConfig(holdout=HOLDOUT)
     if quick:
-        rng = np.random.default_rng(0)
-        cut = zip(genotypes.dosage.shape, (QUICK_SAMPLES, QUICK_SITES), strict=True)
-        samples, variants = (np.sort(rng.permutation(of)[:n]) for of, n in cut)
-        genotypes = genotypes.select(samples=samples, variants=variants)
+        genotypes = common.random_cut(genotypes, QUICK_SAMPLES, QUICK_SITES)
         config = replace(config, training=replace(config.training, map_steps=QUICK_STEPS))
     population = read_labels(common.PANEL, genotypes.sample_id).frame["pop"].to_numpy(str)
     results = {

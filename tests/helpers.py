@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ VCF_META = (
     '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
     '##FORMAT=<ID=DP,Number=1,Type=Integer,Description="Depth">\n'
 )
+
+
+@contextmanager
+def importable(*folders: str) -> Iterator[pytest.MonkeyPatch]:
+    """The scripts in these folders of the repository can be imported; what they set for their own
+    processes is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+            patch.setenv(f"{name}_NUM_THREADS", "1")
+        for folder in folders:
+            patch.syspath_prepend(str(Path(__file__).parents[1] / folder))
+        yield patch
 
 
 def spoil_map_phase(monkeypatch: pytest.MonkeyPatch, term: str, at: int) -> None:

@@ -6,11 +6,11 @@ import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import importable
 
 from ancestry_ddvi.ddvi.model import AncestryModel
 from ancestry_ddvi.ddvi.training import TrainingConfig
@@ -21,10 +21,7 @@ from ancestry_ddvi.preprocessing.features import FeatureExtractor, Features
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     """The script as a module; what it sets for its own process is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    with importable("benchmarks") as patch:
         # Both folders have a module of this name, and the other tests mean the one beside them.
         patch.delitem(sys.modules, "simulate", raising=False)
         yield importlib.import_module("decoder_width")

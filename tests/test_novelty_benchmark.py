@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import importable
 from simulate import balding_nichols
 
 from ancestry_ddvi.ancestry.assignment import PopulationCounts, log_likelihood
@@ -21,10 +21,7 @@ GROUP = {"P0": 0, "P1": 0, "P2": 1, "P3": 1, "P4": 2}
 @pytest.fixture(scope="module")
 def novelty() -> Iterator[ModuleType]:
     """The script as a module; what it sets for its own process is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    with importable("benchmarks"):
         yield importlib.import_module("novelty")
 
 

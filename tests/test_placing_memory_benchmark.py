@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import importable
 from simulate import balding_nichols
 
 from ancestry_ddvi import read_genotypes
@@ -22,10 +23,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[ModuleType]:
     """The script as a module, with few samples for the bundled ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        patch.syspath_prepend(str(BENCHMARKS))
+    with importable("benchmarks") as patch:
         module = importlib.import_module("placing_memory")
         genotypes, _ = balding_nichols(5, 400, 0.1, 2, 0)
         write_genotypes(genotypes, tmp_path / "few.vcf")

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from helpers import importable
 
 from ancestry_ddvi.reference_models import card_text
 
@@ -22,11 +23,7 @@ Results = dict[str, Any]
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules; what they set for their own processes is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        for folder in ("scripts", "benchmarks"):
-            patch.syspath_prepend(str(ROOT / folder))
+    with importable("scripts", "benchmarks"):
         yield {
             name: importlib.import_module(name)
             for name in ("reference_tables", "reference", "train_1kg")

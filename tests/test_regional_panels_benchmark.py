@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import importable
 from simulate import balding_nichols
 
 from ancestry_ddvi.ancestry import AncestryCaller
@@ -27,10 +28,7 @@ N_SITES = 1200
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
     """The script as a module; what it sets for its own process is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        patch.syspath_prepend(str(BENCHMARKS))
+    with importable("benchmarks"):
         yield importlib.import_module("regional_panels")
 
 

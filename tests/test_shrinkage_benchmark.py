@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import importable
 from simulate import balding_nichols
 
 from ancestry_ddvi.ddvi.training import TrainingConfig
@@ -23,10 +24,7 @@ WHOLE = {"all": slice(None)}
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
     """The script as a module; what it sets for its own process is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            patch.setenv(f"{name}_NUM_THREADS", "1")
-        patch.syspath_prepend(str(BENCHMARKS))
+    with importable("benchmarks") as patch:
         module = importlib.import_module("shrinkage")
         patch.setattr(module, "N_SPLITS", 60)
         yield module
